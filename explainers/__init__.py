@@ -1,0 +1,23 @@
+"""Why it sees that: METHODS, and explain() for one frame and one target."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from explainers import cam, gradient  # noqa: F401  (importing a room registers its methods)
+from explainers.base import METHODS, Explanation, Look, Method, find_method, method, steps
+from explainers.target import parse_target
+from models.base import Model, Target
+
+__all__ = ["METHODS", "Explanation", "Look", "Method", "explain", "find_method", "method", "parse_target",
+           "steps"]
+
+
+def explain(model: Model, frame: np.ndarray, method: str, target: Target | str | None = None,
+            settings: dict[str, Any] | None = None, **params: Any) -> Explanation:
+    """The finished explanation; target None is the top class, the best box, the whole caption."""
+    find_method(method, model.info.task)
+    look = Look(model, frame, settings)
+    *_, last = steps(look, method, parse_target(target, look), params)
+    return last

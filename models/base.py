@@ -1,0 +1,324 @@
+"""What every model is: a frame becomes a canvas, a canvas features, features a prediction or one score."""
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+THREADS = max(1, int(os.environ.get("SEEWHY_THREADS", os.cpu_count() or 1)))
+torch.set_num_threads(THREADS)
+
+
+class BadInput(ValueError):
+    """Something a person asked for that cannot be done; its text is a sentence that can be shown as it is."""
+
+
+def device() -> torch.device:
+    """The device torch models run on: SEEWHY_DEVICE, else the GPU when there is one."""
+    return torch.device(os.environ.get("SEEWHY_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting a person may turn: a number in [low, high], one of `choices`, or a yes/no."""
+
+    name: str
+    default: Any
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @classmethod
+    def declare(cls, name: str, spec: Any) -> Parameter:
+        """From the short form: (default, low, high), ("first is default", "b", ...), or True/False."""
+        if isinstance(spec, bool):
+            return cls(name, spec)
+        if all(isinstance(s, str) for s in spec):
+            return cls(name, spec[0], choices=tuple(spec))
+        return cls(name, spec[0], spec[1], spec[2])
+
+    def check(self, value: Any) -> Any:
+        """The value in the parameter's own type, or a sentence that names what is valid."""
+        if self.choices:
+            if value not in self.choices:
+                raise BadInput(f"{self.name} must be one of {', '.join(self.choices)}, got {value!r}")
+            return value
+        if isinstance(self.default, bool):
+            if str(value).lower() not in ("true", "false", "1", "0"):
+                raise BadInput(f"{self.name} must be true or false, got {value!r}")
+            return str(value).lower() in ("true", "1")
+        low, high = self.low or 0, self.high or 0
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        whole = isinstance(self.default, int)
+        if not low <= number <= high or (whole and number != int(number)):
+            kind = "a whole number" if whole else "a number"
+            raise BadInput(f"{self.name} must be {kind} from {low:g} to {high:g}, got {value!r}")
+        return int(number) if whole else number
+
+    def describe(self) -> dict[str, Any]:
+        """For the page, which builds a slider, a menu or a box from it."""
+        return {"name": self.name, "default": self.default, "low": self.low, "high": self.high,
+                "choices": list(self.choices), "whole": isinstance(self.default, int)}
+
+
+def checked(declared: tuple[Parameter, ...], given: dict[str, Any], whose: str) -> dict[str, Any]:
+    """Every declared parameter with the given or its default value; unknown names are refused."""
+    names = [p.name for p in declared]
+    for name in given:
+        if name not in names:
+            raise BadInput(f"{whose} has no parameter {name!r}; it has {', '.join(names) or 'none'}")
+    return {p.name: p.check(given.get(p.name, p.default)) for p in declared}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the catalog says of a model before it is loaded."""
+
+    name: str
+    task: str                                  # classify, detect or caption
+    title: str
+    embedded: bool
+    megabytes: float
+    licence: str
+    source: str
+    settings: tuple[Parameter, ...] = ()       # what predict() takes besides features and canvas
+    assets: tuple[str, ...] = ()               # what models.store must hold before it loads
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which number to explain. Indices are keys, never names (ImageNet has two cranes)."""
+
+    index: int | None = None                   # a class; None with part="objectness" or a whole caption
+    versus: int | None = None                  # explain index minus versus: why this and not that
+    anchor: int | None = None                  # a detector's own candidate, before suppression
+    part: str = "class"                        # class, objectness, left, top, right, bottom
+    position: int | None = None                # a word's place in the caption; None is the whole caption
+    words: tuple[int, ...] | None = None       # the caption that is taken as given
+
+    def rival(self, index: int) -> Target:
+        """The same place asked about another class, or another word in the same position."""
+        if self.words is not None and self.position is not None:
+            words = (*self.words[: self.position], index, *self.words[self.position + 1:])
+            return replace(self, words=words, index=index, versus=None)
+        return replace(self, index=index, versus=None, part="class")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One class and how probable the model finds it."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """One detected object, in pixels of the frame, and the candidate it came from."""
+
+    index: int
+    label: str
+    confidence: float
+    box: tuple[float, float, float, float]
+    anchor: int
+    choices: tuple[Choice, ...] = ()           # the candidate's best classes, best first
+    branch: str = ""                           # which head made it, where a model has two
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a caption, how probable it was there, and what nearly stood in its place."""
+
+    index: int
+    word: str
+    probability: float
+    others: tuple[Choice, ...] = ()
+    habit: bool = False                        # said from language habit, not from this picture
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said of one frame. Only its own task's fields are filled."""
+
+    task: str
+    classes: tuple[Choice, ...] = ()           # the best five
+    boxes: tuple[Box, ...] = ()                # best first
+    candidates: tuple[Box, ...] = ()           # below the threshold, best first
+    words: tuple[Word, ...] = ()
+    caption: str = ""
+    probabilities: np.ndarray | None = None    # of every class, by index
+
+    def describe(self) -> dict[str, Any]:
+        """The shape that `result` and `predict --json` carry."""
+        def pick(choice: Choice) -> dict[str, Any]:
+            return {"index": choice.index, "label": choice.label, "probability": round(choice.probability, 6)}
+
+        def box(b: Box) -> dict[str, Any]:
+            return {"index": b.index, "label": b.label, "confidence": round(b.confidence, 6),
+                    "box": [round(v, 2) for v in b.box], "anchor": b.anchor,
+                    **({"choices": [pick(c) for c in b.choices]} if b.choices else {}),
+                    **({"branch": b.branch} if b.branch else {})}
+
+        if self.task == "classify":
+            return {"classes": [pick(c) for c in self.classes]}
+        if self.task == "detect":
+            return {"boxes": [box(b) for b in self.boxes],
+                    **({"candidates": [box(b) for b in self.candidates]} if self.candidates else {})}
+        return {"caption": self.caption, "words": [
+            {"word": w.word, "index": w.index, "probability": round(w.probability, 6), "habit": w.habit,
+             "others": [pick(c) for c in w.others]} for w in self.words]}
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a model is shown of a frame, and the exact way back: canvas = frame * scale + offset."""
+
+    x: Tensor                                  # 1x3xhxw in [0,1]
+    frame_size: tuple[int, int]                # height, width
+    scale: tuple[float, float]                 # across, down: canvas pixels per frame pixel
+    offset: tuple[float, float]                # where the frame's top left corner lies on the canvas
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.x.shape[-2]), int(self.x.shape[-1])
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that show the picture and not padding."""
+        (h, w), (fh, fw) = self.size, self.frame_size
+        left, top = self.offset
+        right, bottom = left + fw * self.scale[0], top + fh * self.scale[1]
+        return (slice(max(0, round(top)), min(h, round(bottom))),
+                slice(max(0, round(left)), min(w, round(right))))
+
+    @property
+    def area(self) -> tuple[float, float, float, float]:
+        """The part of the frame that `inside` shows: left, top, right, bottom in frame pixels."""
+        rows, columns = self.inside
+        return tuple(self.to_frame(  # type: ignore[return-value]
+            np.array([[columns.start, rows.start, columns.stop, rows.stop]], np.float64))[0].tolist())
+
+    def to_frame(self, boxes: np.ndarray) -> np.ndarray:
+        """Nx4 boxes (or Nx2 points) from canvas to frame pixels."""
+        repeat = boxes.shape[-1] // 2
+        return (boxes - np.tile(self.offset, repeat)) / np.tile(self.scale, repeat)
+
+    def to_canvas(self, boxes: np.ndarray) -> np.ndarray:
+        """Nx4 boxes (or Nx2 points) from frame to canvas pixels."""
+        repeat = boxes.shape[-1] // 2
+        return boxes * np.tile(self.scale, repeat) + np.tile(self.offset, repeat)
+
+    def map_on_frame(self, heat: np.ndarray) -> np.ndarray:
+        """A canvas map as a map of the whole frame; zero where the model saw nothing."""
+        out = np.zeros(self.frame_size, np.float32)
+        left, top, right, bottom = (round(v) for v in self.area)
+        right, bottom = max(right, left + 1), max(bottom, top + 1)
+        shown = np.ascontiguousarray(heat[self.inside], np.float32)
+        out[top:bottom, left:right] = cv2.resize(shown, (right - left, bottom - top),
+                                                 interpolation=cv2.INTER_LINEAR)[: out.shape[0] - top]
+        return out
+
+
+def _resized(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Area averaging when it shrinks (no aliasing), linear when it grows."""
+    smaller = width * height < frame.shape[0] * frame.shape[1]
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def _tensor(picture: np.ndarray) -> Tensor:
+    planes = np.ascontiguousarray(picture.transpose(2, 0, 1))
+    return torch.from_numpy(planes).to(device()).float().div_(255)[None]
+
+
+def check_frame(frame: np.ndarray) -> None:
+    """A frame is HxWx3 uint8 RGB with at least one pixel."""
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
+        raise BadInput(f"a frame must be HxWx3 uint8 RGB, got shape {frame.shape} of {frame.dtype}")
+
+
+def letterbox(frame: np.ndarray, size: int, grey: int = 114) -> Canvas:
+    """The whole frame, aspect kept, centred on a grey square."""
+    check_frame(frame)
+    h, w = frame.shape[:2]
+    ratio = size / max(h, w)
+    width, height = max(1, round(w * ratio)), max(1, round(h * ratio))
+    left, top = (size - width) // 2, (size - height) // 2
+    square = np.full((size, size, 3), grey, np.uint8)
+    square[top:top + height, left:left + width] = _resized(frame, width, height)
+    return Canvas(_tensor(square), (h, w), (width / w, height / h), (float(left), float(top)))
+
+
+def centre_crop(frame: np.ndarray, size: int, share: float) -> Canvas:
+    """The middle square, `share` of the short side, as ImageNet classifiers are evaluated."""
+    check_frame(frame)
+    h, w = frame.shape[:2]
+    side = max(1, round(min(h, w) * share))
+    left, top = (w - side) // 2, (h - side) // 2
+    square = _resized(frame[top:top + side, left:left + side], size, size)
+    ratio = size / side
+    return Canvas(_tensor(square), (h, w), (ratio, ratio), (-left * ratio, -top * ratio))
+
+
+def squeeze(frame: np.ndarray, size: int) -> Canvas:
+    """The whole frame squeezed into a square, aspect not kept."""
+    check_frame(frame)
+    h, w = frame.shape[:2]
+    return Canvas(_tensor(_resized(frame, size, size)), (h, w), (size / w, size / h), (0.0, 0.0))
+
+
+class Model(Protocol):
+    """A model split at its last spatial map. `labels` maps class or word indices to names."""
+
+    info: ModelInfo
+    labels: dict[int, str]
+
+    def prepare(self, frame: np.ndarray) -> Canvas:
+        """HxWx3 uint8 RGB to a canvas in [0,1]."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The maps Grad-CAM looks at; differentiable, normalising included."""
+
+    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, **settings: Any) -> Prediction:
+        """Boxes, classes or words; no gradient. Takes the parameters that info.settings declares."""
+
+    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+        """(N,): the one number to explain, before softmax; differentiable."""
+
+    def randomised(self, share: float, seed: int) -> Model:
+        """A copy, never this model, whose last `share` of layers has freshly drawn weights."""
+
+
+def randomised_copy(net: nn.Module, share: float, seed: int) -> nn.Module:
+    """A copy of a torch net whose last `share` of convolutions and linear layers are redrawn, head first."""
+    other = copy.deepcopy(net)
+    layers = [m for m in other.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    count = max(1, round(share * len(layers)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers[-count:]:
+            fan = layer.weight[0].numel()
+            layer.weight.data = (torch.randn(layer.weight.shape) * (2 / fan) ** 0.5).to(layer.weight)
+            if layer.bias is not None:
+                layer.bias.data.zero_()
+    return other
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being fetched or loaded, how much is done, and of how much (bytes)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The progress of someone who does not want to know."""
+
