@@ -296,6 +296,12 @@ class Model(Protocol):
     def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
         """(N,): the one number to explain, before softmax; differentiable."""
 
+    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+        """(N, K): every class's number where the target points (all classes, one anchor's, one word's place).
+
+        Column `target.index` is the number that `score` gives; differentiable. For log p/(1-p) and its two parts.
+        """
+
     def randomised(self, share: float, seed: int) -> Model:
         """A copy, never this model, whose last `share` of layers has freshly drawn weights."""
 

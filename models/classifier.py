@@ -89,6 +89,9 @@ class Classifier:
         chosen = logits[:, target.index]
         return chosen if target.versus is None else chosen - logits[:, target.versus]
 
+    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+        return self.logits(features)
+
     def randomised(self, share: float, seed: int) -> Classifier:
         return Classifier(self.info, randomised_copy(self.net, share, seed), self._split, self._size,
                           self._share, self._mean, self._deviation, self.labels)
