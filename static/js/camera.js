@@ -1,0 +1,146 @@
+/* Where pictures come from: the camera, files, the clipboard, presets. Frames leave as JPEG, 640 px at most
+   while live; stills up to 1280 px, always under the server's byte limit. The newest camera frame is captured
+   only when the server has given the credit back.
+   startCamera(deviceId?), stopCamera(), freeze(), unfreeze(), openFile(blob, title), openPicture(picture) */
+import { emit, on } from './bus.js';
+import { hasCredit, sendFrame } from './socket.js';
+import { set, state } from './state.js';
+
+const LIVE_SIDE = 640;
+const STILL_SIDE = 1280;
+const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
+let stream = null;
+let capturing = false;
+
+export const cameraVideo = video;
+
+/* Why there is no camera, as a sentence that says what to do. */
+export function cameraProblem(error) {
+  if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) {
+    return 'Browsers give the camera only to secure pages. Open this page as http://localhost:4200 on the machine it runs on, or serve it over https.';
+  }
+  return {
+    NotAllowedError: 'The camera was refused. Allow it for this page in the address bar, then press Camera again. Pictures work without it.',
+    NotFoundError: 'No camera was found. Plug one in and press Camera again, or open a picture instead.',
+    NotReadableError: 'The camera is in use by another program. Close it there, then press Camera again.',
+    OverconstrainedError: 'That camera cannot be opened any more. Choose another one from the list.',
+    AbortError: 'The camera stopped while it was starting. Press Camera again.',
+  }[error?.name] ?? `The camera could not be opened: ${error?.message ?? error}. Open a picture instead.`;
+}
+
+export async function startCamera(deviceId) {
+  stopTracks();
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({
+      audio: false,
+      video: { width: { ideal: 1280 }, height: { ideal: 720 }, ...(deviceId ? { deviceId: { exact: deviceId } } : {}) },
+    });
+  } catch (error) {
+    set({ source: state.picture ? 'still' : 'none' });
+    emit('camera-problem', cameraProblem(error));
+    return;
+  }
+  stream.getVideoTracks()[0].addEventListener('ended', () => {
+    stopCamera();
+    emit('camera-problem', 'The camera was unplugged or switched off. Plug it in and press Camera again.');
+  });
+  video.srcObject = stream;
+  await video.play();
+  set({ picture: null, source: 'camera' });
+  emit('devices', await cameras());
+  pump();
+}
+
+export async function cameras() {
+  const devices = await navigator.mediaDevices?.enumerateDevices?.() ?? [];
+  const used = stream?.getVideoTracks()[0]?.getSettings().deviceId;
+  return devices.filter(({ kind }) => kind === 'videoinput')
+    .map(({ deviceId, label }, i) => ({ deviceId, label: label || `Camera ${i + 1}`, used: deviceId === used }));
+}
+
+export function stopCamera() {
+  stopTracks();
+  set({ source: state.picture ? 'still' : 'none' });
+}
+
+function stopTracks() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = null;
+  video.srcObject = null;
+}
+
+export const cameraOn = () => Boolean(stream);
+
+/* Any drawable as {jpeg, bitmap, size}: scaled down to `side`, lowered in quality until it fits the limits. */
+export async function encode(source, side) {
+  const limits = state.ready?.limits ?? {};
+  const [width, height] = [source.videoWidth || source.width, source.videoHeight || source.height];
+  const most = Math.sqrt((limits.jpeg_pixels ?? 2e6) / (width * height));
+  const scale = Math.min(1, side / Math.max(width, height), most);
+  const desk = document.createElement('canvas');
+  desk.width = Math.max(1, Math.floor(width * scale));
+  desk.height = Math.max(1, Math.floor(height * scale));
+  const context = desk.getContext('2d', { alpha: false });
+  context.fillStyle = '#fff';       // transparent pictures lie on white
+  context.fillRect(0, 0, desk.width, desk.height);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(source, 0, 0, desk.width, desk.height);
+  const [bitmap, first] = await Promise.all([createImageBitmap(desk), jpeg(desk, 0.85)]);
+  let blob = first;
+  for (const quality of [0.7, 0.5, 0.3]) {
+    if (blob.size <= (limits.jpeg_bytes ?? 300_000)) break;
+    blob = await jpeg(desk, quality);
+  }
+  return { jpeg: await blob.arrayBuffer(), bitmap, size: [bitmap.width, bitmap.height] };
+}
+
+const jpeg = (desk, quality) => new Promise((resolve) => { desk.toBlob(resolve, 'image/jpeg', quality); });
+
+async function pump() {
+  if (capturing || state.source !== 'camera' || !stream || !hasCredit() || video.readyState < 2) return;
+  capturing = true;
+  try {
+    const picture = await encode(video, LIVE_SIDE);
+    if (state.source === 'camera' && hasCredit()) sendFrame(picture);
+  } finally {
+    capturing = false;
+  }
+}
+
+/* The picture that is on the stage now stands still; main.js sends it to be kept. */
+export async function freeze() {
+  if (state.source !== 'camera') return;
+  const picture = await encode(video, STILL_SIDE);
+  await openPicture({ ...picture, title: `Frozen ${new Date().toLocaleTimeString()}`, mirrored: state.mirror, frozen: true });
+}
+
+export function unfreeze() {
+  if (!stream) return;
+  set({ picture: null, source: 'camera' });
+  pump();
+}
+
+export async function openFile(blob, title) {
+  let bitmap;
+  const limit = state.ready?.limits.upload_bytes ?? 20_000_000;
+  if (blob.size > limit) {
+    emit('failure', { code: 'too_large', message: `A picture may have ${limit / 1e6} MB at most; ${title} has ${(blob.size / 1e6).toFixed(1)} MB. Save it smaller and open it again.` });
+    return;
+  }
+  try {
+    bitmap = await createImageBitmap(blob, { imageOrientation: 'from-image' });
+  } catch {
+    emit('failure', { code: 'bad_input', message: `${title} is not a picture this browser can read. Use a JPEG, PNG or WebP file.` });
+    return;
+  }
+  await openPicture({ ...await encode(bitmap, STILL_SIDE), title });
+}
+
+/* A still: {jpeg, bitmap, size, title, mirrored?, seq?}. */
+export async function openPicture(picture) {
+  set({ source: 'still', picture });
+}
+
+on('credit', pump);
+on('ready', pump);
+setInterval(pump, 250);             // wakes the loop after a stall: a lost credit, a sleeping tab

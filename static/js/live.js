@@ -1,0 +1,70 @@
+/* The moving picture. A frame is drawn together with the map that belongs to it: when a live method is on, a
+   result waits for its explanation, for as long as explanations lately took. Also counts frames and latency. */
+import { on } from './bus.js';
+import { liveMethod } from './explaining.js';
+import { showHeat, showPicture } from './stage.js';
+import { set, state } from './state.js';
+
+let waiting = null;
+let timer = null;
+let lag = 150;                      // how long a map lately came after its result, ms
+const shown = [];                   // when frames came, for the rate
+export const figures = { fps: 0, roundTrip: 0, model: 0 };
+
+const moving = (result) => state.source === 'camera' && !result.kept && result.task === state.task;
+
+function present(result, explanation) {
+  clearTimeout(timer);
+  const old = waiting === result ? null : waiting;
+  waiting = null;
+  old?.picture?.bitmap.close?.();
+  const previous = state.shownBitmap;
+  state.shownBitmap = result.picture.bitmap;
+  showPicture(result.picture.bitmap, { mirrored: state.mirror });
+  showHeat(explanation);
+  if (previous && previous !== result.picture.bitmap) previous.close?.();
+}
+
+function count(result) {
+  const now = performance.now();
+  shown.push(now);
+  while (shown.length > 2 && now - shown[0] > 3000) shown.shift();
+  figures.fps = shown.length > 1 ? ((shown.length - 1) * 1000) / (now - shown[0]) : 0;
+  const smooth = (old, value) => (old ? old + 0.15 * (value - old) : value);
+  figures.roundTrip = smooth(figures.roundTrip, result.roundTrip);
+  const { prepare = 0, encode = 0, predict = 0 } = result.ms ?? {};
+  figures.model = smooth(figures.model, prepare + encode + predict);
+}
+
+on('result', (result) => {
+  if (!moving(result) || !result.picture) return;
+  set({ result });
+  count(result);
+  if (!liveMethod()) {
+    present(result, null);
+    return;
+  }
+  if (waiting) {                    // its map never came; the newer frame takes its place
+    clearTimeout(timer);
+    waiting.picture.bitmap.close?.();
+  }
+  waiting = { ...result, since: performance.now() };
+  const mine = waiting;
+  timer = setTimeout(() => { if (waiting === mine) present(mine, null); }, Math.min(1500, 2 * lag + 100));
+});
+
+on('explanation', (explanation) => {
+  if (waiting?.seq !== explanation.seq || state.source !== 'camera') return;
+  const took = performance.now() - waiting.since;
+  lag += 0.2 * (took - lag);
+  present(waiting, explanation);
+});
+
+on('state:source', (source) => {
+  clearTimeout(timer);
+  waiting = null;
+  if (source !== 'camera') {
+    shown.length = 0;
+    Object.assign(figures, { fps: 0 });
+  }
+});

@@ -1,0 +1,233 @@
+/* The protocol (serving/PROTOCOL.md), and nothing about how things look.
+   connect()                         once, by main.js
+   configure(patch)                  what to do with frames from now on; remembered across reconnections
+   sendFrame({jpeg, bitmap, size})   a live frame, only when hasCredit(); answers come on the bus as `result`
+   keepFrame({jpeg, ...})            a still: waits for the credit, resolves with its result (rejects: Failure)
+   explain(request, onStep)          -> {id, done, stop()}; onStep(explanation) for each better one; done resolves
+                                     with the last one (stopped: true if it was stopped) or rejects with a Failure
+   edit(request)                     resolves with the edited picture's result
+   One frame is in flight; its credit comes back with result, error or dropped, or after 5 s of silence. */
+import { emit } from './bus.js';
+import { set, state } from './state.js';
+
+export class Failure extends Error {
+  constructor({ code, message, valid }) {
+    super(message);
+    Object.assign(this, { code, valid });
+  }
+}
+
+const SILENCE = 5000;
+const GONE = { code: 'gone-server', message: 'The server went away before it answered; this is asked again by itself.' };
+let socket = null;
+let serial = 0;
+let flight = null;                  // {seq, at, timer}
+let desired = {};                   // everything configure() was told, for a server that comes back
+let refused = false;                // the last configure failed; do not wait for its model
+const sent = new Map();             // seq -> the picture sent, until answered
+const kept = new Map();             // seq -> {resolve, reject}
+const running = new Map();          // id -> {resolve, reject, onStep, last}
+
+export async function connect() {
+  let io;
+  try {
+    ({ io } = await import('/vendor/socket.io.esm.min.js'));
+  } catch {
+    set({ connection: 'missing' });
+    return;
+  }
+  socket = io({ transports: ['websocket'], reconnectionDelay: 400, reconnectionDelayMax: 2000, timeout: 4000 });
+  socket.on('connect', () => emit('connection', 'open'));
+  socket.on('disconnect', lost);
+  socket.on('connect_error', () => set({ connection: state.ready ? 'gone' : 'connecting' }));
+  socket.on('server_closing', () => set({ connection: 'gone' }));
+  socket.on('ready', onReady);
+  socket.on('result', onResult);
+  socket.on('explanation', onExplanation);
+  socket.on('progress', (news) => { restartSilence(); emit('progress', news); });
+  socket.on('dropped', (news) => settle(news.seq, news));
+  socket.on('error', onError);
+}
+
+export const connected = () => Boolean(socket?.connected);
+export const hasCredit = () => connected() && !flight && !state.configuring && Boolean(state.ready);
+export const sentPicture = (seq) => sent.get(seq);
+
+export function configure(patch) {
+  desired = { ...desired, ...patch };
+  if (!connected()) return;
+  set({ configuring: true });
+  refused = false;
+  socket.emit('configure', patch);
+}
+
+/* A change that only concerns coming frames (target, live method): no waiting state on the page. */
+export function tune(patch) {
+  desired = { ...desired, ...patch };
+  if (connected()) socket.emit('configure', patch);
+}
+
+export function sendFrame(picture, keep = false) {
+  const seq = ++serial;
+  sent.set(seq, { ...picture, seq, at: performance.now() });
+  flight = { seq, timer: setTimeout(takeBack, SILENCE) };
+  socket.emit('frame', { seq, jpeg: picture.jpeg, ...(keep ? { keep: true } : {}) });
+  return seq;
+}
+
+export async function keepFrame(picture) {
+  await credit();
+  return new Promise((resolve, reject) => {
+    const seq = sendFrame(picture, true);
+    kept.set(seq, { resolve, reject });
+  });
+}
+
+export function explain(request, onStep = () => {}) {
+  const id = `e${++serial}`;
+  const entry = { onStep, last: null };
+  const done = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
+  done.catch(() => {});             // whoever waits sees it; nobody waiting is no console error
+  running.set(id, entry);
+  if (connected()) socket.emit('explain', { id, ...request });
+  else fail(id, GONE);
+  return { id, done, stop: () => stop(id) };
+}
+
+export function edit(request) {
+  const id = `w${++serial}`;
+  return new Promise((resolve, reject) => {
+    running.set(id, { resolve, reject, onStep: () => {} });
+    if (connected()) socket.emit('edit', { id, ...request });
+    else fail(id, GONE);
+  });
+}
+
+export function stop(id) {
+  const entry = running.get(id);
+  if (!entry) return;
+  running.delete(id);
+  socket?.emit('stop', { id });
+  entry.resolve(entry.last ? { ...entry.last, stopped: true } : { stopped: true });
+}
+
+function credit() {
+  return new Promise((resolve) => {
+    const look = () => (hasCredit() ? resolve() : setTimeout(look, 20));
+    look();
+  });
+}
+
+function onReady(ready) {
+  const again = state.connection !== 'open' && Object.keys(desired).length > 0;
+  const coming = !(ready.configured.model in ready.labels) && !refused;
+  set({ ready, connection: 'open', configuring: coming, configured: ready.configured });
+  emit('ready', ready);
+  if (again) configure(desired);    // a server that came back has forgotten what we wanted
+}
+
+function onResult(result) {
+  const picture = sent.get(result.seq);
+  if (result.id && running.has(result.id)) {
+    finish(result.id, result);
+    return;
+  }
+  settle(result.seq);
+  kept.get(result.seq)?.resolve({ ...result, picture });
+  const wasKept = kept.delete(result.seq);
+  emit('result', { ...result, picture, kept: wasKept, roundTrip: performance.now() - (picture?.at ?? performance.now()) });
+  emit('credit');
+}
+
+function onExplanation(raw) {
+  restartSilence();
+  const explanation = unpacked(raw);
+  const entry = running.get(raw.id);
+  if (!entry) {
+    if (raw.live) emit('explanation', explanation);
+    return;
+  }
+  entry.last = explanation;
+  entry.onStep(explanation);
+  if (raw.done) finish(raw.id, explanation);
+}
+
+function onError(error) {
+  if (error.id && running.has(error.id)) {
+    fail(error.id, error);
+    return;
+  }
+  if (error.seq != null && sent.has(error.seq)) {
+    const waiting = kept.get(error.seq);
+    kept.delete(error.seq);
+    settle(error.seq);
+    waiting?.reject(new Failure(error));
+    if (waiting) return;
+  } else if (state.configuring) {
+    desired = { ...desired, ...pick(state.configured) };
+    refused = true;
+    set({ configuring: false });
+  }
+  emit('failure', error);
+  emit('credit');
+}
+
+const pick = (configured) => (configured ? { task: configured.task, model: configured.model, settings: configured.settings } : {});
+
+function settle(seq, dropped) {
+  if (flight?.seq === seq) {
+    clearTimeout(flight.timer);
+    flight = null;
+  }
+  for (const old of sent.keys()) if (old < seq - 8) sent.delete(old);
+  const waiting = dropped && kept.get(seq);
+  if (waiting) {                    // a still that was passed over is sent again, not forgotten
+    kept.delete(seq);
+    keepFrame(sent.get(seq)).then(waiting.resolve, waiting.reject);
+  }
+  if (dropped) emit('credit');
+}
+
+function takeBack() {
+  flight = null;
+  emit('credit');
+}
+
+function restartSilence() {
+  if (!flight) return;
+  clearTimeout(flight.timer);
+  flight.timer = setTimeout(takeBack, SILENCE);
+}
+
+function lost() {
+  clearTimeout(flight?.timer);
+  flight = null;
+  set({ connection: 'gone', configuring: false });
+  for (const { reject } of kept.values()) reject(new Failure(GONE));
+  kept.clear();
+  for (const id of [...running.keys()]) fail(id, GONE);
+}
+
+function finish(id, value) {
+  const entry = running.get(id);
+  running.delete(id);
+  entry?.resolve(value);
+}
+
+function fail(id, error) {
+  const entry = running.get(id);
+  running.delete(id);
+  entry?.reject(new Failure(error));
+}
+
+/* Binary fields arrive as ArrayBuffers; everyone else works with bytes. */
+function unpacked(raw) {
+  const bytes = (value) => (value instanceof ArrayBuffer ? new Uint8Array(value) : value);
+  const each = (object, change) => Object.fromEntries(Object.entries(object ?? {}).map(([k, v]) => [k, change(v)]));
+  return {
+    ...raw,
+    heat: bytes(raw.heat),
+    maps: each(raw.maps, (map) => ({ ...raw, ...map, heat: bytes(map.heat), maps: {} })),
+    images: each(raw.images, bytes),
+  };
+}

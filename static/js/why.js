@@ -1,0 +1,139 @@
+/* The right column's lower half, "Why": method menu, its sentences and sliders, legend, numbers, and cards.
+   addCard({name, mount(root), show(explanation), hide()})   a plug-in's own piece below the numbers: show is called
+       with every explanation that is drawn (detect: trust card; caption: diff), hide when there is none.
+   nextMethod(step)   the method after or before this one in the menu */
+import { emit, on } from './bus.js';
+import { $, el, short, words } from './dom.js';
+import { refresh } from './explaining.js';
+import { drawLegend } from './heat.js';
+import { current, has, targetLabel, targets } from './panel.js';
+import { buildParams } from './params.js';
+import { methodInfo, set, state } from './state.js';
+
+export const GROUPS = ['maps', 'gradients', 'perturbation', 'attacks', 'what if', 'checks'];
+const PREFERRED = { classify: 'grad_cam', detect: 'odam', caption: 'grad_cam' };
+const cards = [];
+const remembered = new Map();       // method -> parameters, so that coming back finds them as they were
+
+export const methodsFor = (task) => (state.ready?.methods ?? []).filter((m) => m.tasks.includes(task))
+  .sort((a, b) => place(a.group) - place(b.group));
+const place = (group) => (GROUPS.indexOf(group) + 1 || GROUPS.length + 1);
+
+export function grouped(methods, option) {
+  const groups = [...new Set(methods.map((m) => m.group))];
+  return groups.map((group) => el('optgroup', { label: words(group) }, ...methods.filter((m) => m.group === group).map(option)));
+}
+
+export function chooseMethod(name) {
+  if (!methodInfo(name)) return;
+  set({ method: name, params: remembered.get(name) ?? {} });
+  describe();
+  refresh();
+}
+
+export function nextMethod(step) {
+  const names = methodsFor(state.task).map((m) => m.name);
+  if (names.length) chooseMethod(names[(names.indexOf(state.method) + step + names.length) % names.length]);
+}
+
+export function addCard(card) {
+  const root = el('div', { class: `card card-${card.name}`, hidden: true });
+  $('#cards').append(root);
+  cards.push({ ...card, root });
+  card.mount?.(root);
+}
+
+function menu() {
+  const methods = methodsFor(state.task);
+  $('#method').replaceChildren(...grouped(methods, (m) => el('option', { value: m.name }, m.title)));
+  const names = methods.map((m) => m.name);
+  if (!names.includes(state.method)) {
+    const name = [PREFERRED[state.task], 'grad_cam', names[0]].find((n) => names.includes(n));
+    set({ method: name ?? null, params: remembered.get(name) ?? {} });
+  }
+  describe();
+}
+
+function describe() {
+  const info = methodInfo();
+  if (!info) return;
+  $('#method').value = info.name;
+  $('#method-shows').textContent = info.shows;
+  $('#method-cannot').textContent = info.cannot;
+  $('#method-settings').hidden = !info.parameters.length;
+  if ($('#method-params').dataset.method !== info.name) {
+    $('#method-params').dataset.method = info.name;
+    buildParams($('#method-params'), info.parameters, state.params, (values) => {
+      remembered.set(info.name, values);
+      set({ params: values });
+      refresh();
+    });
+  }
+  $('#live').disabled = !info.live;
+  $('#live-choice').title = info.live ? 'Map every camera frame' : `${info.title} takes too long for every frame; it explains a frozen one`;
+}
+
+function asked() {
+  const text = state.target;
+  const label = text ? current()?.name?.(text) ?? targetLabel(text) : null;
+  $('#why-target').textContent = label ?? { classify: 'the likeliest class', detect: 'the surest box', caption: 'the whole caption' }[state.task];
+}
+
+function legend(e) {
+  $('#legend').hidden = !e?.shape;
+  if (!e?.shape) return;
+  drawLegend($('#legend-bar'), e.signed);
+  const ticks = $('#legend-ticks').children;
+  ticks[0].textContent = e.signed ? `against −${short(e.scale)}` : '0';
+  ticks[1].textContent = e.signed ? '0' : '';
+  ticks[2].textContent = e.signed ? `for +${short(e.scale)}` : short(e.scale);
+}
+
+const HIDDEN_NUMBERS = /^(area|bounds)/;
+
+/* Numbers change in place while live: rows are only rebuilt when their names change. */
+function numbers(e) {
+  const list = $('#numbers');
+  const rows = e?.shape ? [['Raw maximum', short(e.raw_max)],
+    ...Object.entries(e.numbers ?? {}).filter(([name]) => !HIDDEN_NUMBERS.test(name)).map(([name, value]) => [words(name), short(value)])] : [];
+  const names = rows.map(([name]) => name).join('|');
+  if (list.dataset.names !== names) {
+    list.dataset.names = names;
+    list.replaceChildren(...rows.map(([name]) => el('div', {}, el('dt', {}, name), el('dd', { class: 'numbers' }))));
+  }
+  rows.forEach(([, value], i) => { list.children[i].lastChild.textContent = value; });
+}
+
+function explained(e) {
+  legend(e);
+  numbers(e);
+  const note = !e ? '' : e.note || (e.empty ? 'No evidence: the map is zero everywhere.' : '');
+  if ($('#why-note').textContent !== note) $('#why-note').textContent = note;
+  const empty = Boolean(e?.shape && e.empty);
+  $('#map-words').hidden = !empty;
+  if (empty) $('#map-words').textContent = 'No evidence in this picture for that. Nothing is drawn.';
+  if (e?.title && !e.live) $('#why-target').textContent = e.title;
+  for (const card of cards) {
+    if (e) card.show?.(e);
+    else card.hide?.();
+  }
+}
+
+export function walk(step) {
+  const all = targets();
+  if (!all.length) return;
+  const at = all.findIndex(({ target }) => target === state.target);
+  const next = at < 0 ? (step > 0 ? 0 : all.length - 1) : (at + step + all.length) % all.length;
+  emit('explain-target', all[next].target);
+}
+
+$('#method').addEventListener('change', (event) => chooseMethod(event.target.value));
+$('#live').addEventListener('change', (event) => { set({ live: event.target.checked }); refresh(); });
+on('ready', menu);
+on('state:task', menu);
+on('state:target', asked);
+on('state:result', () => { if (!state.explanation || state.explanation.live) asked(); });
+on('explained', explained);
+on('state:palette', () => legend(state.explanation));
+on('state:diverging', () => legend(state.explanation));
+on('state:tab', (tab) => { $('#panel').setAttribute('aria-labelledby', `tab-${tab}`); if (!has(tab)) asked(); });
