@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from explainers import Explanation, Look
-from models.base import BadInput, Model
+from models.base import BadInput, Model, checked
+from serving.edits import fingerprint
 
 LOOKS_PER_PICTURE = 3                          # a look at 640 px holds some ten megabytes
 
@@ -71,12 +72,13 @@ class Picture:
     def __init__(self, frame: np.ndarray):
         self.frame = frame
         self.edited: Picture | None = None
+        self.fingerprint = fingerprint(frame)
         self._looks: OrderedDict[str, Look] = OrderedDict()
         self._explained: OrderedDict[str, Explanation] = OrderedDict()
 
     def look(self, model: Model, settings: dict[str, Any]) -> Look:
         """The one look a model takes at this picture; only the thread that owns the models asks."""
-        key = f"{model.info.name} {json.dumps(settings, sort_keys=True)}"
+        key = _key(model, checked(model.info.settings, settings, model.info.title))
         if key not in self._looks:
             self.remember(Look(model, self.frame, settings))
         self._looks.move_to_end(key)
@@ -84,7 +86,7 @@ class Picture:
 
     def remember(self, look: Look) -> None:
         """A look that was taken already, so that explaining the picture need not look again."""
-        self._looks[f"{look.model.info.name} {json.dumps(look.settings, sort_keys=True)}"] = look
+        self._looks[_key(look.model, look.settings)] = look
         while len(self._looks) > LOOKS_PER_PICTURE:
             self._looks.popitem(last=False)
 
@@ -104,7 +106,7 @@ class Session:
     def __init__(self, client: str, wish: Wish, kept: int):
         self.client, self.wish = client, wish
         self.pending: Wish | None = None       # wished for, its model still on the way
-        self.said: set[str] = set()            # complaints of the live explanation, each made once
+        self.complained: set[str] = set()      # each complaint of the live explanation is made once
         self._limit = kept
         self._pictures: OrderedDict[int, Picture] = OrderedDict()
         self._lock = Lock()
@@ -127,6 +129,11 @@ class Session:
         raise Gone(f"picture {_short(seq)} is no longer kept (kept: {have}); "
                    "freeze or upload it again")
 
+    def configure(self, wish: Wish) -> None:
+        """From now on, frames are looked at like this."""
+        self.wish, self.pending = wish, None
+        self.complained.clear()
+
     def forget(self) -> None:
         with self._lock:
             self._pictures.clear()
@@ -135,8 +142,14 @@ class Session:
         return len(self._pictures)
 
 
+def _key(model: Model, settings: dict[str, Any]) -> str:
+    return f"{model.info.name} {json.dumps(settings, sort_keys=True)}"
+
+
 class Gone(BadInput):
     """A picture that was asked for is not here any more."""
+
+    code = "gone"
 
 
 def _short(value: Any) -> str:
