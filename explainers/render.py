@@ -32,7 +32,8 @@ SEQUENTIAL = {"inferno": _opencv(cv2.COLORMAP_INFERNO), "viridis": _opencv(cv2.C
               "cividis": _opencv(cv2.COLORMAP_CIVIDIS)}
 # ColorBrewer's RdBu, PRGn and PuOr: pale at zero, safe for the colour-blind.
 DIVERGING = {
-    "blue-red": _ramp(0x053061, 0x2166AC, 0x4393C3, 0x92C5DE, 0xF7F7F7, 0xF4A582, 0xD6604D, 0xB2182B, 0x67001F),
+    "blue-red": _ramp(0x053061, 0x2166AC, 0x4393C3, 0x92C5DE, 0xF7F7F7, 0xF4A582, 0xD6604D, 0xB2182B,
+                      0x67001F),
     "purple-green": _ramp(0x40004B, 0x762A83, 0x9970AB, 0xC2A5CF, 0xF7F7F7, 0xA6DBA0, 0x5AAE61, 0x1B7837,
                           0x00441B),
     "purple-orange": _ramp(0x2D004B, 0x542788, 0x8073AC, 0xB2ABD2, 0xF7F7F7, 0xFDB863, 0xE08214, 0xB35806,
@@ -61,7 +62,8 @@ def quantise(heat: np.ndarray, signed: bool) -> tuple[bytes, float]:
     return data.astype(np.uint8).tobytes(), scale
 
 
-def colour(heat: np.ndarray, signed: bool, scale: float | None = None, palette: str | None = None) -> np.ndarray:
+def colour(heat: np.ndarray, signed: bool, scale: float | None = None,
+           palette: str | None = None) -> np.ndarray:
     """Heat as HxWx3 uint8; give two maps that are compared the same scale."""
     valid = DIVERGING if signed else SEQUENTIAL
     name = palette or next(iter(valid))
@@ -78,8 +80,7 @@ def overlay(frame: np.ndarray, explanation: Explanation, opacity: float = 0.7, p
     """The frame with the heat drawn where the model saw it, and a line that says what the colours mean."""
     if explanation.canvas is None:
         raise ValueError("an explanation needs its canvas to be drawn; take it from explain() or steps()")
-    shown = explanation.heat[explanation.canvas.inside]
-    scale = clip_at(shown) if scale is None else scale
+    scale = clip_at(_seen(explanation)) if scale is None else scale
     heat = explanation.canvas.map_on_frame(explanation.heat)
     tint = colour(heat, explanation.signed, scale, palette)
     share = _shares(heat if explanation.signed else heat.clip(0), scale)
@@ -88,15 +89,18 @@ def overlay(frame: np.ndarray, explanation: Explanation, opacity: float = 0.7, p
     return _with_legend(picture, legend(explanation, scale), explanation.signed, palette)
 
 
+def _seen(explanation: Explanation) -> np.ndarray:
+    """The heat on the picture, without padding, which would pull the percentile down."""
+    return explanation.heat[explanation.canvas.inside] if explanation.canvas else explanation.heat
+
+
 def legend(explanation: Explanation, scale: float | None = None) -> str:
     """What the colours mean, in one line: the method, the range, the raw maximum."""
     found = METHODS.get(explanation.method)
     title = found.title if found else explanation.method.replace("_", " ") or "map"
     if explanation.empty:
         return f"{title}: no evidence"
-    if scale is None:
-        shown = explanation.heat if explanation.canvas is None else explanation.heat[explanation.canvas.inside]
-        scale = clip_at(shown)
+    scale = clip_at(_seen(explanation)) if scale is None else scale
     low = -scale if explanation.signed else 0
     return f"{title}: {low:.3g} to {scale:.3g}, max {explanation.raw_max:.3g}"
 
