@@ -10,7 +10,8 @@ SMALL = 1_000_000                              # no page takes a larger request 
 
 def content_policy(settings: Settings) -> str:
     """Everything from here, nothing from elsewhere; sockets by name for browsers whose 'self' is http."""
-    sockets = " ".join(origin.replace("http", "ws", 1) for origin in settings.allowed_origins)
+    sockets = " ".join(origin.replace("http", "ws", 1) for origin in settings.allowed_origins
+                       if "[" not in origin)  # a policy has no way to write an IPv6 address
     return "; ".join((
         "default-src 'self'",
         "script-src 'self'",

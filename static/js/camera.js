@@ -80,7 +80,7 @@ export async function encode(source, side) {
   const desk = document.createElement('canvas');
   desk.width = Math.max(1, Math.floor(width * scale));
   desk.height = Math.max(1, Math.floor(height * scale));
-  const context = desk.getContext('2d', { alpha: false });
+  const context = desk.getContext('2d', { alpha: false, willReadFrequently: true });
   context.fillStyle = '#fff';       // transparent pictures lie on white
   context.fillRect(0, 0, desk.width, desk.height);
   context.imageSmoothingQuality = 'high';

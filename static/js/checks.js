@@ -78,7 +78,10 @@ $('#curves').addEventListener('click', () => {
     job?.stop();
     curvesRoot.hidden = true;
   } else if (!still()) warn('Curves are measured on a still picture. Freeze the camera or choose a picture; they are drawn with each explanation from then on.');
-  else drawCurves();
+  else {
+    drawCurves();
+    curvesRoot.scrollIntoView({ block: 'nearest' });
+  }
 });
 on('explaining', ({ running }) => { if (!running) drawCurves(); });
 
@@ -95,6 +98,7 @@ async function sanity() {
   const steps = [];
   sanityRoot.hidden = false;
   sanityRoot.replaceChildren(el('h3', {}, 'Randomised weights'), el('p', {}, 'Explaining copies of the model with redrawn weights…'));
+  sanityRoot.scrollIntoView({ block: 'nearest' });
   const mine = ask(request('sanity'), (e) => {
     busy('sanity', { words: 'Checking with randomised weights', progress: e.progress, stop: mine.stop });
     steps.push(e);

@@ -47,6 +47,7 @@ export function chooser({ label, placeholder = label, options, choose }) {
     const [index, name] = found[i];
     close();
     input.value = '';
+    input.blur();                   // the page's own keys work again
     choose(index, name);
   }
 

@@ -16,7 +16,7 @@ const dialog = el('dialog', { id: 'compare-dialog', 'aria-labelledby': 'compare-
 document.body.append(dialog);
 let jobs = [];
 
-const nameOf = (target) => (target ? current()?.name?.(target) ?? targetLabel(target) : 'the surest answer');
+const nameOf = (target) => (target ? current()?.name?.(target) ?? targetLabel(target) : $('#why-target').textContent);
 
 function methodChecks() {
   const chosen = new Set([state.method]);
@@ -111,7 +111,7 @@ const caption = (e) => (e.empty ? 'no evidence' : `raw maximum ${short(e.raw_max
 
 function scaleSwitch(view) {
   const box = el('input', { type: 'checkbox', id: 'one-scale', checked: true, onchange: () => { view.shared = box.checked; view.redraw(); } });
-  $('#tiles .tiles-scale').before(el('label', { class: 'check' }, box, 'One scale'));
+  $('#tiles .tiles-scale').before(box);
 }
 
 function stopAll() {

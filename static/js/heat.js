@@ -26,7 +26,7 @@ export function colour(value, signed, stops = paletteFor(signed)) {
   const place = Math.min(1, Math.max(0, signed ? (value + 1) / 2 : value)) * (stops.length - 1);
   const low = Math.min(stops.length - 2, Math.floor(place));
   const rest = place - low;
-  const alpha = 255 * Math.min(1, Math.abs(value)) ** 0.6;
+  const alpha = 255 * Math.min(1, Math.abs(value)) ** 0.8;
   return [...[0, 1, 2].map((i) => stops[low][i] + rest * (stops[low + 1][i] - stops[low][i])), alpha];
 }
 

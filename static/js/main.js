@@ -119,7 +119,8 @@ on('state:source', (source) => {
   $('#camera').setAttribute('aria-pressed', String(cameraOn()));
   $('#freeze').disabled = !cameraOn();
   $('#freeze').textContent = source === 'still' && cameraOn() ? 'Go live' : 'Freeze';
-  $('#freeze').setAttribute('aria-pressed', String(source === 'still'));
+  $('#freeze').setAttribute('aria-pressed', String(source === 'still' && cameraOn()));
+  $('#mirror-choice').hidden = source !== 'camera';
   document.body.dataset.source = source;
 });
 

@@ -94,6 +94,7 @@ export function createPane(canvas) {
       ctx.imageSmoothingQuality = 'high';
       paint(ctx, coloured, view.box(pane.explanation.area));
       ctx.restore();
+      frameSeen(ctx, view.box(pane.explanation.area), whole);
     }
     for (const layer of layers) {
       ctx.save();
@@ -108,6 +109,16 @@ export function createPane(canvas) {
     ctx.scale(mirrored ? -1 : 1, 1);
     ctx.drawImage(source, 0, 0, w, h);
     ctx.restore();
+  }
+
+  /* A model that saw only the middle of the picture: a thin line says which part. */
+  function frameSeen(ctx, seen, whole) {
+    if (whole.w - seen.w < 4 && whole.h - seen.h < 4) return;
+    ctx.setLineDash([6, 5]);
+    ctx.lineWidth = 1;
+    ctx.strokeStyle = 'rgb(255 255 255 / 65%)';
+    ctx.strokeRect(seen.x + 0.5, seen.y + 0.5, seen.w - 1, seen.h - 1);
+    ctx.setLineDash([]);
   }
 
   function pointer(kind, event) {

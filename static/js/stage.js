@@ -36,9 +36,9 @@ export function showTiles(tiles, { shared = true, title = 'Side by side', onClos
     const heading = el('strong');
     return { canvas, text, heading, figure: el('figure', { class: 'tile' }, canvas, el('figcaption', {}, heading, text)) };
   });
-  const scaleText = el('span', { class: 'tiles-scale' });
+  const scaleText = el('span', { class: 'tiles-scale numbers' });
   box.replaceChildren(
-    el('div', { class: 'tiles-head' }, el('h2', {}, title), scaleText,
+    el('div', { class: 'tiles-head' }, el('h2', {}, title), el('label', { class: 'check' }, scaleText),
       el('button', { type: 'button', class: 'quiet', onclick: () => hideTiles() }, 'Back to the picture')),
     el('div', { class: `tiles-grid count-${tiles.length}` }, ...shown.map(({ figure }) => figure)),
   );
@@ -67,7 +67,7 @@ export function showTiles(tiles, { shared = true, title = 'Side by side', onClos
     });
     const mapped = tiles.some((tile) => tile.explanation?.shape);
     scaleText.textContent = !mapped ? ''
-      : handle.shared ? `One scale for all: full colour is ${short(handle.scale)}` : 'Each map on its own scale: colours cannot be compared';
+      : handle.shared ? `One scale: full colour is ${short(handle.scale)}` : 'Own scales: colours cannot be compared';
   }
 
   handle.redraw = draw;

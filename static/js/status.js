@@ -94,8 +94,8 @@ $('#alert button').addEventListener('click', () => { $('#alert').hidden = true; 
 setInterval(() => {
   const live = state.source === 'camera' && figures.fps;
   $('#figures').textContent = live
-    ? `${figures.fps.toFixed(figures.fps < 10 ? 1 : 0)} fps · ${figures.roundTrip.toFixed(0)} ms there and back · ${figures.model.toFixed(0)} ms model`
-    : state.result?.ms && state.source === 'still' ? `${Object.values(pickStages(state.result.ms)).reduce((a, b) => a + b, 0).toFixed(0)} ms model` : '';
+    ? `${figures.fps.toFixed(figures.fps < 10 ? 1 : 0)} fps · ${figures.roundTrip.toFixed(0)} ms, model ${figures.model.toFixed(0)} ms`
+    : state.result?.ms && state.source === 'still' ? `model ${Object.values(pickStages(state.result.ms)).reduce((a, b) => a + b, 0).toFixed(0)} ms` : '';
 }, 500);
 const pickStages = ({ prepare = 0, encode = 0, predict = 0 }) => ({ prepare, encode, predict });
 draw();

@@ -112,7 +112,7 @@ function explained(e) {
   const empty = Boolean(e?.shape && e.empty);
   $('#map-words').hidden = !empty;
   if (empty) $('#map-words').textContent = 'No evidence in this picture for that. Nothing is drawn.';
-  if (e?.title && !e.live) $('#why-target').textContent = e.title;
+  if (e?.title && !e.live) $('#why-target').textContent = e.title.replace(/^why /, '');
   for (const card of cards) {
     if (e) card.show?.(e);
     else card.hide?.();
