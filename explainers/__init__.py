@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from explainers import cam, gradient  # noqa: F401  (importing a room registers its methods)
+from explainers import cam, gradient, words  # noqa: F401  (importing a room registers its methods)
 from explainers.base import METHODS, Explanation, Look, Method, find_method, method, steps
 from explainers.target import parse_target
 from models.base import Model, Target
