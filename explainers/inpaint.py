@@ -1,0 +1,120 @@
+"""Ways to fill a hole in a picture: FILLS by name, and fill() that leaves every other pixel as it was."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from explainers import patchmatch
+from models.base import BadInput, Parameter, check_frame, checked
+
+PREVIEW_SIDE = 192          # the long side, in pixels, at which a hole is filled while it is being drawn
+
+
+@dataclass(frozen=True)
+class Fill:
+    """One way to fill, with what a person should know of it and may turn."""
+
+    name: str
+    title: str
+    shows: str
+    parameters: tuple[Parameter, ...]
+    lengths: tuple[str, ...]                    # parameters in pixels that shrink with a preview
+    hurry: dict[str, Any]                       # what a preview passes besides, to be quicker
+    run: Callable[..., np.ndarray]              # (frame, mask as bool, **params) -> frame
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "title": self.title, "shows": self.shows,
+                "parameters": [p.describe() for p in self.parameters]}
+
+
+FILLS: dict[str, Fill] = {}
+
+
+def _register(title: str, shows: str, lengths: tuple[str, ...] = (), hurry: dict[str, Any] | None = None,
+              **parameters: Any) -> Callable[[Any], Any]:
+    def register(run: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        name = run.__name__
+        declared = tuple(Parameter.declare(p, spec) for p, spec in parameters.items())
+        FILLS[name] = Fill(name, title, shows, declared, lengths, hurry or {}, run)
+        return run
+
+    return register
+
+
+@_register("PatchMatch", "Copies fitting patches from the rest of the picture; seamless on texture.",
+           hurry={"most": 2}, patch=(7, 3, 13), seed=(0, 0, 99))
+def patch_match(frame: np.ndarray, mask: np.ndarray, patch: int, seed: int, most: int = 10) -> np.ndarray:
+    """Barnes et al. 2009 with the multi-scale voting of Wexler et al. 2007; Telea when no patch is whole."""
+    filled = patchmatch.complete(frame, mask, patch | 1, seed, most)
+    return telea(frame, mask, 5) if filled is None else filled
+
+
+@_register("Telea", "Grows the colours at the rim inwards; good for thin holes.", ("radius",),
+           radius=(5, 1, 30))
+def telea(frame: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
+    """Telea 2004, by OpenCV."""
+    return cv2.inpaint(frame, mask.astype(np.uint8), radius, cv2.INPAINT_TELEA)
+
+
+@_register("Navier-Stokes", "Carries the edges at the rim on into the hole.", ("radius",), radius=(5, 1, 30))
+def navier_stokes(frame: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
+    """Bertalmio, Bertozzi & Sapiro 2001, by OpenCV."""
+    return cv2.inpaint(frame, mask.astype(np.uint8), radius, cv2.INPAINT_NS)
+
+
+@_register("Blur", "Hides detail and keeps the colours, those of the thing itself too.", ("radius",),
+           radius=(20, 2, 80))
+def blur(frame: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
+    """The picture itself, out of focus."""
+    return cv2.GaussianBlur(frame, (0, 0), radius)
+
+
+@_register("Mean colour", "One flat colour, the mean of what is left.")
+def mean_colour(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mean of the pixels that stay."""
+    return np.broadcast_to(np.rint(frame[~mask].mean(0)).astype(np.uint8), frame.shape)
+
+
+def check_mask(frame: np.ndarray, mask: np.ndarray) -> None:
+    """A boolean mask of the frame's size that erases something and leaves something."""
+    height, width = frame.shape[:2]
+    if mask.shape != (height, width):
+        seen = " x ".join(str(n) for n in mask.shape[::-1])
+        raise BadInput(f"the mask must be as large as the picture, {width} x {height}, got {seen}; "
+                       "draw it again")
+    if not mask.any():
+        raise BadInput("the mask is empty: paint over what should disappear")
+    if mask.all():
+        raise BadInput("the mask covers the whole picture: leave something of it, there is nothing to fill from")
+
+
+def fill(frame: np.ndarray, mask: np.ndarray, name: str = "patch_match",
+         params: dict[str, Any] | None = None, preview: bool = False) -> np.ndarray:
+    """The frame with its masked pixels filled, all others as they were; a preview fills a small copy."""
+    check_frame(frame)
+    mask = mask.astype(bool)
+    check_mask(frame, mask)
+    chosen = FILLS.get(name.replace("-", "_"))
+    if chosen is None:
+        raise BadInput(f"there is no fill {name!r}; there are {', '.join(FILLS)}")
+    settings = checked(chosen.parameters, params or {}, chosen.title)
+    filled = _small(frame, mask, chosen, settings) if preview else chosen.run(frame, mask, **settings)
+    return np.where(mask[..., None], filled, frame)
+
+
+def _small(frame: np.ndarray, mask: np.ndarray, chosen: Fill, settings: dict[str, Any]) -> np.ndarray:
+    """Filled at PREVIEW_SIDE and scaled up again."""
+    height, width = frame.shape[:2]
+    ratio = min(1.0, PREVIEW_SIDE / max(height, width))
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    less = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    hole = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    if hole.all():
+        return chosen.run(frame, mask, **settings)
+    scaled = {name: max(1, round(value * ratio)) if name in chosen.lengths else value
+              for name, value in settings.items()}
+    return cv2.resize(chosen.run(less, hole, **scaled, **chosen.hurry), (width, height), interpolation=cv2.INTER_LINEAR)
