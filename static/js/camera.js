@@ -11,6 +11,7 @@ const STILL_SIDE = 1280;
 const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
 let stream = null;
 let capturing = false;
+let shown = null;                   // the live frame that is on the stage
 
 export const cameraVideo = video;
 
@@ -85,16 +86,16 @@ export async function encode(source, side) {
   context.fillRect(0, 0, desk.width, desk.height);
   context.imageSmoothingQuality = 'high';
   context.drawImage(source, 0, 0, desk.width, desk.height);
-  const [bitmap, first] = await Promise.all([createImageBitmap(desk), jpeg(desk, 0.85)]);
+  const [bitmap, first] = await Promise.all([createImageBitmap(desk), blobOf(desk, 0.85)]);
   let blob = first;
   for (const quality of [0.7, 0.5, 0.3]) {
     if (blob.size <= (limits.jpeg_bytes ?? 300_000)) break;
-    blob = await jpeg(desk, quality);
+    blob = await blobOf(desk, quality);
   }
   return { jpeg: await blob.arrayBuffer(), bitmap, size: [bitmap.width, bitmap.height] };
 }
 
-const jpeg = (desk, quality) => new Promise((resolve) => { desk.toBlob(resolve, 'image/jpeg', quality); });
+const blobOf = (desk, quality) => new Promise((resolve) => { desk.toBlob(resolve, 'image/jpeg', quality); });
 
 async function pump() {
   if (capturing || state.source !== 'camera' || !stream || !hasCredit() || video.readyState < 2) return;
@@ -107,10 +108,19 @@ async function pump() {
   }
 }
 
-/* The picture that is on the stage now stands still; main.js sends it to be kept. */
+/* live.js says which frame it has put on the stage; the one before is not needed any more. */
+export function nowShown(picture) {
+  if (shown && shown !== picture) shown.bitmap.close();
+  shown = picture;
+}
+
+/* The very frame that is on the stage stands still (its boxes are where one has clicked); with none there yet,
+   what the camera sees now. */
 export async function freeze() {
   if (state.source !== 'camera') return;
-  const picture = await encode(video, STILL_SIDE);
+  const { jpeg, bitmap, size } = shown ?? await encode(video, STILL_SIDE);
+  shown = null;
+  const picture = { jpeg, bitmap, size };
   await openPicture({ ...picture, title: `Frozen ${new Date().toLocaleTimeString()}`, mirrored: state.mirror, frozen: true });
 }
 
@@ -120,7 +130,7 @@ export function unfreeze() {
   pump();
 }
 
-export async function openFile(blob, title) {
+export async function openFile(blob, title, { uploaded = false } = {}) {
   let bitmap;
   const limit = state.ready?.limits.upload_bytes ?? 20_000_000;
   if (blob.size > limit) {
@@ -133,7 +143,7 @@ export async function openFile(blob, title) {
     emit('failure', { code: 'bad_input', message: `${title} is not a picture this browser can read. Use a JPEG, PNG or WebP file.` });
     return;
   }
-  await openPicture({ ...await encode(bitmap, STILL_SIDE), title });
+  await openPicture({ ...await encode(bitmap, STILL_SIDE), title, uploaded });
 }
 
 /* A still: {jpeg, bitmap, size, title, mirrored?, seq?}. */

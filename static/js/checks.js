@@ -32,7 +32,7 @@ const svg = (tag, properties) => {
 function plot(curves, numbers) {
   const names = Object.keys(curves);
   const most = Math.max(...names.flatMap((name) => curves[name]), 1e-9);
-  const chart = svg('svg', { viewBox: '0 0 200 84', class: 'chart', role: 'img', 'aria-label': 'Score while pixels are taken away or put back, hottest first' });
+  const chart = svg('svg', { viewBox: '0 0 200 84', preserveAspectRatio: 'none', class: 'chart', role: 'img', 'aria-label': 'Score while pixels are taken away or put back, hottest first' });
   chart.append(svg('path', { d: 'M0 2V80H200', class: 'axis' }));
   names.forEach((name, i) => {
     const points = curves[name].map((v, k) => `${((k / Math.max(1, curves[name].length - 1)) * 200).toFixed(1)},${(80 - (Math.max(0, v) / most) * 76).toFixed(1)}`);
@@ -54,7 +54,9 @@ async function drawCurves() {
   curvesRoot.hidden = false;
   curvesRoot.replaceChildren(el('h3', {}, 'Deletion and insertion'), el('p', {}, 'Measuring…'));
   const mine = ask(request('curves'), (e) => {
+    const first = !curvesRoot.querySelector('svg');
     if (Object.keys(e.curves ?? {}).length) curvesRoot.replaceChildren(el('h3', {}, 'Deletion and insertion'), ...plot(e.curves, e.numbers ?? {}));
+    if (first) curvesRoot.scrollIntoView({ block: 'nearest' });
     busy('curves', { words: 'Deletion and insertion', progress: e.progress, stop: mine.stop });
   });
   job = mine;
@@ -78,10 +80,7 @@ $('#curves').addEventListener('click', () => {
     job?.stop();
     curvesRoot.hidden = true;
   } else if (!still()) warn('Curves are measured on a still picture. Freeze the camera or choose a picture; they are drawn with each explanation from then on.');
-  else {
-    drawCurves();
-    curvesRoot.scrollIntoView({ block: 'nearest' });
-  }
+  else drawCurves();
 });
 on('explaining', ({ running }) => { if (!running) drawCurves(); });
 
@@ -147,7 +146,8 @@ async function pictures(e) {
   const cropped = await crop(picture.bitmap, e.area);
   const tiles = [{ title: 'Before', text: before, bitmap: cropped },
     ...names.map((name, i) => ({ title: name === 'image' ? 'After' : words(name), text: name === 'image' ? after : '', bitmap: bitmaps[i] }))];
-  const open = () => showTiles(tiles, { title: `${e.title}: what the attack changed` });
+  for (const [name, map] of Object.entries(e.maps ?? {})) tiles.push({ title: words(name), bitmap: picture.bitmap, mirrored: picture.mirrored, explanation: map });
+  const open = () => showTiles(tiles.slice(0, 6), { title: `${e.title}: what the attack changed` });
   open();
   addFrame({ key: `attack-${e.method}-${picture.seq}`, title: `${before.split(',')[0]} → ${after.split(',')[0]}`, draw: bitmaps[names.indexOf('image')] ?? bitmaps[0], open });
 }

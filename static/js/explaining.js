@@ -13,6 +13,7 @@ import { showHeat, showPicture } from './stage.js';
 import { methodInfo, set, state } from './state.js';
 
 let current = null;
+let unfinished = false;             // the server went away while it was explaining
 
 export const liveMethod = () => (state.live && methodInfo()?.live ? state.method : null);
 
@@ -77,6 +78,7 @@ export async function refresh() {
     if (current === job && last.shape) showHeat(last);
   } catch (failure) {
     if (current === job) {
+      unfinished = failure.code === 'gone-server';
       showHeat(null);
       emit('failure', failure);
     }
@@ -118,5 +120,10 @@ export function chooseModel(task, model) {
   configure({ task, model, settings: {}, target: null, method: null, params: {} });
 }
 
+on('ready', () => {
+  if (!unfinished || state.configuring) return;
+  unfinished = false;
+  refresh();
+});
 on('state:picture', (picture) => (picture ? look() : stopExplaining()));
 on('state:source', (source) => { if (source === 'camera') { showHeat(null); refresh(); } });

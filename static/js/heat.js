@@ -7,6 +7,8 @@
    palette with nothing at zero. Palettes are lists of sRGB stops, evenly spaced. */
 import { state } from './state.js';
 
+const FADE = 0.6;                   // as in explainers/render.py, so that files look like the page
+
 export const SEQUENTIAL = {
   inferno: [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]],
   viridis: [[68, 1, 84], [70, 50, 127], [54, 92, 141], [39, 127, 142], [31, 161, 135], [74, 194, 109], [159, 218, 58], [253, 231, 37]],
@@ -26,7 +28,7 @@ export function colour(value, signed, stops = paletteFor(signed)) {
   const place = Math.min(1, Math.max(0, signed ? (value + 1) / 2 : value)) * (stops.length - 1);
   const low = Math.min(stops.length - 2, Math.floor(place));
   const rest = place - low;
-  const alpha = 255 * Math.min(1, Math.abs(value)) ** 0.8;
+  const alpha = 255 * Math.min(1, Math.abs(value)) ** FADE;
   return [...[0, 1, 2].map((i) => stops[low][i] + rest * (stops[low + 1][i] - stops[low][i])), alpha];
 }
 

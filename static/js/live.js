@@ -1,8 +1,9 @@
 /* The moving picture. A frame is drawn together with the map that belongs to it: when a live method is on, a
    result waits for its explanation, for as long as explanations lately took. Also counts frames and latency. */
 import { on } from './bus.js';
+import { cameraVideo, nowShown } from './camera.js';
 import { liveMethod } from './explaining.js';
-import { showHeat, showPicture } from './stage.js';
+import { showHeat, showPicture, stage } from './stage.js';
 import { set, state } from './state.js';
 
 let waiting = null;
@@ -18,11 +19,9 @@ function present(result, explanation) {
   const old = waiting === result ? null : waiting;
   waiting = null;
   old?.picture?.bitmap.close?.();
-  const previous = state.shownBitmap;
-  state.shownBitmap = result.picture.bitmap;
-  showPicture(result.picture.bitmap, { mirrored: state.mirror });
+  if (!smooth()) showPicture(result.picture.bitmap, { mirrored: state.mirror });
+  nowShown(result.picture);
   showHeat(explanation);
-  if (previous && previous !== result.picture.bitmap) previous.close?.();
 }
 
 function count(result) {
@@ -34,6 +33,16 @@ function count(result) {
   figures.roundTrip = smooth(figures.roundTrip, result.roundTrip);
   const { prepare = 0, encode = 0, predict = 0 } = result.ms ?? {};
   figures.model = smooth(figures.model, prepare + encode + predict);
+}
+
+/* Before the first answer, and while captions come once in a while with no map on the picture, the camera itself
+   is on the stage and moves as fast as it can. */
+const smooth = () => state.source === 'camera' && (!state.result || (state.task === 'caption' && !liveMethod()));
+
+function video() {
+  if (state.source !== 'camera') return;
+  if (smooth() && cameraVideo.readyState >= 2) stage.show(cameraVideo, { mirrored: state.mirror, size: state.result?.size });
+  requestAnimationFrame(video);
 }
 
 on('result', (result) => {
@@ -66,5 +75,9 @@ on('state:source', (source) => {
   if (source !== 'camera') {
     shown.length = 0;
     Object.assign(figures, { fps: 0 });
+    nowShown(null);
+  } else {
+    set({ result: null });
+    video();
   }
 });

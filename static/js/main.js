@@ -82,6 +82,8 @@ on('ready', (ready) => {
   if (state.source === 'still') look();
   else if (changed) refresh();
 });
+document.addEventListener('click', (event) => { if (!$('#model-settings').contains(event.target)) $('#model-settings').open = false; });
+on('leave', () => { $('#model-settings').open = false; });
 on('state:connection', (connection) => { if (connection === 'gone' && state.picture) state.picture.seq = null; });
 on('state:tab', tabs);
 on('explain-target', (target) => explainTarget(target));
@@ -109,7 +111,7 @@ $('#freeze').addEventListener('click', toggleFreeze);
 $('#upload').addEventListener('click', () => $('#file').click());
 $('#file').addEventListener('change', async (event) => {
   const [file] = event.target.files;
-  if (file) await openFile(file, file.name);
+  if (file) await openFile(file, file.name, { uploaded: true });
   event.target.value = '';
 });
 $('#mirror').addEventListener('change', (event) => set({ mirror: event.target.checked }));
@@ -134,11 +136,11 @@ document.addEventListener('drop', (event) => {
   depth = 0;
   dropping(false);
   const [file] = event.dataTransfer.files;
-  if (file) openFile(file, file.name);
+  if (file) openFile(file, file.name, { uploaded: true });
 });
 document.addEventListener('paste', (event) => {
   const file = [...event.clipboardData.files].find(({ type }) => type.startsWith('image/'));
-  if (file) openFile(file, 'Pasted picture');
+  if (file) openFile(file, 'Pasted picture', { uploaded: true });
 });
 
 /* How the map looks ------------------------------------------------------------------------------------------ */

@@ -1,6 +1,7 @@
 /* A pane is one canvas with a picture, heat over it, and layers on top. The stage is one; comparisons and
    side-by-side views are several. createPane(canvas) ->
-     show(bitmap, {mirrored})   the picture (ImageBitmap or canvas); null empties it
+     show(bitmap, {mirrored, size})   the picture (ImageBitmap, canvas or video); null empties it; size: frame pixels
+                                where they are not the picture's own
      heat(explanation, scale)   draws its map over explanation.area; null takes it away; scale: a shared one
      addLayer(layer)            -> a function that removes it. layer = {order, draw(ctx, view), pointer(kind, point, event)}
                                 draw: CSS pixels, above the heat, higher order later. pointer: kind is down, move, up,
@@ -42,6 +43,7 @@ export function createPane(canvas) {
   function show(bitmap, options = {}) {
     pane.bitmap = bitmap;
     mirrored = Boolean(options.mirrored);
+    pane.size = options.size;
     redraw();
   }
 

@@ -4,6 +4,7 @@
      render(result)     each result of the task, live or still; result.picture.bitmap is the frame it belongs to,
                         result.kept true for a still. Called at up to 30 Hz: change text and widths, not the DOM
      clear()            another model or task: forget what is shown
+     name(target)       optional: what any target text of the task is called
      targets(result)    [{target: 'box:0', label: 'bus'}]: what arrow keys walk through and "Explaining" names
      still(result)      optional, once when a still's result is there
    })

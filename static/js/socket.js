@@ -120,10 +120,14 @@ function credit() {
 
 function onReady(ready) {
   const again = state.connection !== 'open' && Object.keys(desired).length > 0;
+  if (again) {                      // a server that came back has forgotten what we wanted
+    set({ ready, connection: 'open' });
+    configure(desired);
+    return;
+  }
   const coming = !(ready.configured.model in ready.labels) && !refused;
   set({ ready, connection: 'open', configuring: coming, configured: ready.configured });
   emit('ready', ready);
-  if (again) configure(desired);    // a server that came back has forgotten what we wanted
 }
 
 function onResult(result) {

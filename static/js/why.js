@@ -12,6 +12,7 @@ import { methodInfo, set, state } from './state.js';
 
 export const GROUPS = ['maps', 'gradients', 'perturbation', 'attacks', 'what if', 'checks'];
 const PREFERRED = { classify: 'grad_cam', detect: 'odam', caption: 'grad_cam' };
+const liveFor = { classify: true, detect: true, caption: false };   // a caption's picture keeps moving instead
 const cards = [];
 const remembered = new Map();       // method -> parameters, so that coming back finds them as they were
 
@@ -128,9 +129,17 @@ export function walk(step) {
 }
 
 $('#method').addEventListener('change', (event) => chooseMethod(event.target.value));
-$('#live').addEventListener('change', (event) => { set({ live: event.target.checked }); refresh(); });
+$('#live').addEventListener('change', (event) => {
+  liveFor[state.task] = event.target.checked;
+  set({ live: event.target.checked });
+  refresh();
+});
 on('ready', menu);
-on('state:task', menu);
+on('state:task', (task) => {
+  set({ live: liveFor[task] });
+  $('#live').checked = state.live;
+  menu();
+});
 on('state:target', asked);
 on('state:result', () => { if (!state.explanation || state.explanation.live) asked(); });
 on('explained', explained);
