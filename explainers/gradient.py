@@ -1,12 +1,19 @@
 """Explanations from the gradient of the score with respect to the pixels."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
-from captum.attr import Saliency
-from torch import Tensor
+import torch
+from captum.attr import GuidedBackprop, InputXGradient, NoiseTunnel, Saliency
+from torch import Tensor, nn
 
 from explainers.base import Explanation, Look, method
-from models.base import Target
+from explainers.pixels import at_once, hidden, pixel_gradient
+from models.base import BadInput, Target
+
+Forward = Callable[[Tensor], Tensor]
+NOISY = "Not whether a pixel speaks for or against, and it is noisy on deep nets."
 
 
 def per_pixel(attribution: Tensor) -> np.ndarray:
@@ -14,10 +21,141 @@ def per_pixel(attribution: Tensor) -> np.ndarray:
     return attribution.detach().abs().amax(1)[0].cpu().numpy()
 
 
+def summed(attribution: Tensor) -> np.ndarray:
+    """The signed sum of the three colours, 1x3xhxw to hxw."""
+    return attribution.detach().sum(1)[0].cpu().numpy()
+
+
 @method("Saliency", group="gradients", live=True,
         shows="Which pixels would change the score most if they changed a little.",
-        cannot="Not whether a pixel speaks for or against, and it is noisy on deep nets.")
+        cannot=NOISY)
 def saliency(look: Look, target: Target) -> Explanation:
     """Simonyan et al. 2014: |d score / d pixel|, the strongest of the three colours."""
     x = look.x.clone().requires_grad_()
     return Explanation(per_pixel(Saliency(look.forward(target)).attribute(x)))
+
+
+@method("Input x gradient", group="gradients", live=True, signed=True,
+        shows="Gradient times pixel value: a first guess at what each pixel adds to the score.",
+        cannot="Dark pixels get next to nothing, whatever they mean, and it is noisy on deep nets.")
+def input_x_gradient(look: Look, target: Target) -> Explanation:
+    """Shrikumar et al. 2016: exact only where the model is linear."""
+    x = look.x.clone().requires_grad_()
+    return Explanation(summed(InputXGradient(look.forward(target)).attribute(x)))
+
+
+@method("SmoothGrad", group="gradients",
+        shows="Saliency with its noise averaged away: the mean gradient of many slightly noisy copies.",
+        cannot="Not whether a pixel speaks for or against; with strong noise it shows what the noise does.",
+        samples=(24, 2, 100), noise=(0.15, 0.01, 0.5), seed=(0, 0, 999))
+def smooth_grad(look: Look, target: Target, samples: int, noise: float, seed: int) -> Iterator[Explanation]:
+    """Smilkov et al. 2017: signed gradients are averaged, their size is shown."""
+    for mean, done in smoothed(look.forward(target), look.x, samples, noise, seed):
+        yield Explanation(per_pixel(mean), progress=done / samples,
+                          note=f"{done} of {samples} noisy copies." if done < samples else "")
+
+
+def smoothed(forward: Forward, x: Tensor, samples: int, noise: float, seed: int) -> Iterator[tuple[Tensor, int]]:
+    """The mean gradient so far, and of how many noisy copies. `noise` is a share of the range [0,1]."""
+    tunnel, total, done = NoiseTunnel(Saliency(forward)), torch.zeros_like(x), 0
+    while done < samples:
+        count = min(at_once(x), samples - done)
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            torch.manual_seed(seed * 1000 + done)
+            total += count * tunnel.attribute(x.clone().requires_grad_(), nt_samples=count, stdevs=noise,
+                                              abs=False).detach()
+        done += count
+        yield total / done, done
+
+
+@method("Integrated gradients", group="gradients", signed=True,
+        shows="What each pixel adds to the score on the way from nothing to this picture; it adds up.",
+        cannot="It depends on what counts as nothing: pixels that look like the baseline get no credit.",
+        steps=(50, 5, 200), baseline=("black", "blur", "both"))
+def integrated_gradients(look: Look, target: Target, steps: int, baseline: str) -> Iterator[Explanation]:
+    """Sundararajan et al. 2017, by Gauss-Legendre quadrature; half of the points come first, as a preview."""
+    yield from integrated(look, target, look.forward(target), steps, baseline)
+
+
+def integrated(look: Look, target: Target, forward: Forward, steps: int, baseline: str) -> Iterator[Explanation]:
+    """Integrated gradients of any forward pass; the completeness residual is against the model's own score."""
+    starts = [hidden(look, fill) for fill in (("black", "blur") if baseline == "both" else (baseline,))]
+    means, total = [torch.zeros_like(look.x) for _ in starts], steps * len(starts)
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    # Every other point first: half-way through, the sum is already an integral of half as many steps.
+    order = [*range(0, steps, 2), *range(1, steps, 2)]
+    used, done = 0.0, 0
+    for first in range(0, steps, at_once(look.x)):
+        chosen = order[first:first + at_once(look.x)]
+        at, weight = (torch.tensor(v[chosen], dtype=look.x.dtype, device=look.x.device).view(-1, 1, 1, 1)
+                      for v in ((nodes + 1) / 2, weights / 2))
+        for start, mean in zip(starts, means, strict=True):
+            gradient, _ = pixel_gradient(forward, start + at * (look.x - start))
+            mean += (gradient * weight).sum(0, keepdim=True)
+            done += len(chosen)
+            if start is not starts[-1]:
+                continue
+            used += float(weight.sum())
+            if done < total:
+                parts = sum((look.x - s) * m / used for s, m in zip(starts, means, strict=True))
+                yield Explanation(summed(parts / len(starts)), progress=done / total,
+                                  note=f"{done} of {total} steps.")
+    result = sum((look.x - s) * m for s, m in zip(starts, means, strict=True)) / len(starts)
+    yield Explanation(summed(result), **_completeness(look, target, starts, float(result.sum())))
+
+
+def _completeness(look: Look, target: Target, starts: list[Tensor], explained: float) -> dict[str, object]:
+    """How far the map's sum is from the change of the score that it should add up to."""
+    with torch.no_grad():
+        score = float(look.model.score(look.features, target)[0])
+        nothing = float(look.forward(target)(torch.cat(starts)).mean())
+    off = abs(explained - (score - nothing)) / max(abs(score - nothing), 1e-6)
+    return {"numbers": {"score": score, "score of the baseline": nothing, "sum of the map": explained,
+                        "completeness error": off},
+            "note": "" if off <= 0.1 else
+            f"The map adds up to {explained:.3g} where the score changed by {score - nothing:.3g}: "
+            f"{off:.0%} is not accounted for; take more steps."}
+
+
+class _Scored(nn.Module):
+    """A forward pass that captum can look into: the net is inside, the score comes out."""
+
+    def __init__(self, net: nn.Module, forward: Forward):
+        super().__init__()
+        self.net, self._score = net, forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._score(x)
+
+
+@method("Guided backpropagation", group="gradients", signed=True,
+        shows="Sharp edges that reach the score through active units, negative signals dropped on the way.",
+        cannot="It fails the sanity check: on a net with random weights it draws nearly the same edges.")
+def guided_backpropagation(look: Look, target: Target) -> Explanation:
+    """Springenberg et al. 2015, by captum; only where every activation is a ReLU."""
+    net = torch_net(look)
+    other = sorted({type(m).__name__ for m in net.modules() if _is_other_activation(m)})
+    relus = [m for m in net.modules() if isinstance(m, nn.ReLU)]
+    if other or not relus:
+        raise BadInput(f"guided backpropagation drops negative signals at ReLUs, and {look.model.info.title} "
+                       f"has {', '.join(other) or 'none'}; take a net whose activations are all ReLU (resnet50) "
+                       "or another method")
+    captum = GuidedBackprop(_Scored(net, look.forward(target)))
+    x = look.x.clone().requires_grad_()
+    return Explanation(summed(captum.attribute(x)),
+                       note="Fails the sanity check: read it as edges, not as reasons.")
+
+
+def torch_net(look: Look) -> nn.Module:
+    """The torch net behind the model, or a sentence for a model that has none to look into."""
+    net = getattr(look.model, "net", None)
+    if not isinstance(net, nn.Module):
+        raise BadInput(f"this method has to reach into a torch net, and {look.model.info.title} is none; "
+                       "take saliency, SmoothGrad or integrated gradients")
+    return net
+
+
+def _is_other_activation(module: nn.Module) -> bool:
+    kind = type(module)
+    ours = kind.__module__ == "torch.nn.modules.activation" or "swish" in kind.__name__.lower()
+    return ours and not isinstance(module, nn.ReLU | nn.Softmax | nn.LogSoftmax | nn.MultiheadAttention)
