@@ -4,7 +4,6 @@ Another engine (one on Ray Serve, say) is a class with the public methods of Loc
 """
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -46,7 +45,7 @@ class Credit:
         with self._lock:
             mine, self._open = self._open, False
         if mine:
-            self._send(self._client, event, {"seq": self.seq, **fields})
+            self._send(self._client, event, {**({} if self.seq is None else {"seq": self.seq}), **fields})
 
     def dropped(self, code: str, message: str) -> None:
         self.answer("dropped", code=code, message=message)
@@ -106,11 +105,13 @@ class LocalEngine:
         """The model, now or later; whoever asks hears of the progress. `again` retries what failed."""
         with self._lock:
             future = self._models.get(name)
-            if future is None or (again and future.done() and future.exception()):
+            load = future is None or (again and future.done() and future.exception() is not None)
+            if future is None or load:
                 future = self._models[name] = Future()
-                Thread(target=self._load, args=(name, future), name=f"loading {name}", daemon=True).start()
             if not future.done():
                 self._listeners.setdefault(name, set()).add(client)
+            if load:
+                Thread(target=self._load, args=(name, future), name=f"loading {name}", daemon=True).start()
         return future
 
     def join(self, session: Session) -> None:
@@ -233,8 +234,7 @@ class LocalEngine:
                 yield None
             assert e is not None
             picture.keep_explanation(key, e)
-            curves = faith.curves(look, e, target)
-            results = curves if inspect.isgenerator(curves) else iter([curves])
+            results = iter([faith.curves(look, e, target)])
         else:
             results = explainers.steps(look, method, target, wish.params)
         for e in results:
@@ -308,7 +308,9 @@ class LocalEngine:
     def _tell(self, name: str, what: str, done: int, total: int, text: str) -> None:
         if what == "fetch":
             text = f"Fetching {text}: {done / 1e6:.1f} of {total / 1e6:.1f} MB"
-        for client in tuple(self._listeners.get(name, ())):
+        with self._lock:
+            listeners = tuple(self._listeners.get(name, ()))
+        for client in listeners:
             self._send(client, "progress", {"what": what, "name": name, "done": done, "total": total,
                                             "text": text})
 

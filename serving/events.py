@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from engineio.async_drivers.threading import SimpleWebSocketWSGI
@@ -29,6 +29,7 @@ from serving.session import Session, Settings, Wish
 log = logging.getLogger("seewhy")
 
 LONGEST_TEXT = 500
+GOODBYE = 0.5                                  # seconds that closing waits for last words to be sent
 BEYOND_LIMITS = 1_000_000                      # what is only a little too large gets an answer in words
 
 
@@ -74,13 +75,21 @@ class Live:
         self.app, self.settings, self._io = app, settings, io
         self.sessions: dict[str, Session] = {}
         self.engine = LocalEngine(self.send)
-        self._speaking, self._closed = Lock(), False
+        self._closed = False
+        # A binary message is several packets; no other, an acknowledgement say, may come in between.
+        self._speaking = RLock()
+        io.server._send_packet = self._alone(io.server._send_packet)
 
     def send(self, client: str, event: str, fields: dict[str, Any]) -> None:
-        """To this client alone. One at a time: a binary message is several packets that must not mix."""
-        data = messages.plain(fields)
-        with self._speaking:
-            self._io.emit(event, data, to=client)
+        """To this client alone."""
+        self._alone(self._io.emit)(event, messages.plain(fields), to=client)
+
+    def _alone(self, speak: Callable[..., Any]) -> Callable[..., Any]:
+        def spoken(*args: Any, **kwargs: Any) -> Any:
+            with self._speaking:
+                return speak(*args, **kwargs)
+
+        return spoken
 
     def close(self) -> None:
         """Say goodbye, answer what waits, stop the threads; safe to call twice."""
@@ -91,8 +100,12 @@ class Live:
             self.send(client, "server_closing", {"message": "the server is closing; this page connects "
                                                             "again by itself when it is back"})
         self.engine.close()
-        if self.sessions:
-            time.sleep(0.2)                    # the writers of the sockets are threads of their own
+        lines = tuple(self._io.server.eio.sockets.values())
+        end = time.monotonic() + GOODBYE
+        while any(not line.queue.empty() for line in lines) and time.monotonic() < end:
+            time.sleep(0.01)                   # the writers of the sockets are threads of their own
+        if lines:
+            time.sleep(0.05)
         atexit.unregister(self.close)
 
     def connect(self, _auth: Any = None) -> bool | None:
@@ -213,6 +226,9 @@ class Live:
             "picture": _text(m.get("picture"))})
 
     def _on_stop(self, session: Session, m: dict[str, Any]) -> None:
+        if m.get("id") is not None and not _is_name(m["id"]):
+            raise BadInput(f"id must be the one of a request, got {str(m['id'])[:40]!r}; "
+                           "leave it out to stop all")
         self.engine.stop(session, m.get("id"))
 
     def _ask(self, session: Session, m: dict[str, Any], wish: Wish) -> Ask:

@@ -81,6 +81,9 @@ def decode_upload(data: bytes, limits: Settings = LIMITS) -> np.ndarray:
                       f"got {len(data) / 1e6:.1f} MB; save it smaller")
     try:
         picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
+    except Image.DecompressionBombError:
+        raise Refused("too_large", f"a picture may have {limits.upload_pixels / 1e6:g} megapixels, "
+                      "got far more; scale it down") from None
     except Exception:                          # Pillow answers a broken header with many kinds of error
         raise Refused("not_jpeg", f"expected a JPEG, PNG or WebP picture, got {len(data):,} bytes of "
                       "something else; save it in one of these") from None

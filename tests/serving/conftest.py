@@ -1,0 +1,96 @@
+"""A server with toy models, clients without a network, and a real server on a free port."""
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import toy_room
+from flask import Flask
+from stand_in import Client
+from werkzeug.serving import make_server
+
+import models
+from explainers.base import METHODS, Explanation, method
+from serving.events import Live, attach
+from serving.security import protect
+from serving.session import Settings
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The toy room alone, and three methods made for these tests."""
+    monkeypatch.setattr(models, "ROOMS", ("toy_room",))
+    monkeypatch.setattr(models, "default", lambda task: "toy")
+    models._rooms.cache_clear()
+    toy_room.GATE.clear()
+    toy_room.LOADS.clear()
+    before = dict(METHODS)
+
+    @method("Counting", group="checks", shows="Ten steps.", cannot="Anything.", tasks=("classify",),
+            steps=(10, 1, 1000))
+    def toy_counting(look: Any, target: Any, steps: int) -> Iterator[Explanation]:
+        for step in range(1, steps + 1):
+            time.sleep(0.01)
+            yield Explanation(np.full(look.canvas.size, step, np.float32), progress=step / steps)
+
+    @method("Failing", group="checks", shows="One step.", cannot="Go on.", tasks=("classify",))
+    def toy_failing(look: Any, target: Any) -> Iterator[Explanation]:
+        yield Explanation(np.ones(look.canvas.size, np.float32), progress=0.5)
+        raise ZeroDivisionError("in the middle")
+
+    @method("Odd numbers", group="checks", shows="What JSON cannot say.", cannot="Be drawn.",
+            tasks=("classify",), live=True)
+    def toy_odd(look: Any, target: Any) -> Explanation:
+        heat = np.zeros(look.canvas.size, np.float32)
+        heat[3, 5] = 2.0
+        numbers: Any = {"nan": float("nan"), "many": np.float32(2.5)}
+        return Explanation(heat, numbers=numbers,
+                           image=np.ones((16, 16, 3)), maps={"other": heat * 2},
+                           curves={"up": [0.0, float("inf")]}, prediction=look.prediction)
+
+    yield
+    toy_room.GATE.set()
+    METHODS.clear()
+    METHODS.update(before)
+    models._rooms.cache_clear()
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    """A server without a network."""
+    yield from _served(Settings(port=4200))
+
+
+def _served(settings: Settings) -> Iterator[Live]:
+    app = Flask("seewhy-test")
+    protect(app, settings)
+    attach(app, settings)
+    app.add_url_rule("/", view_func=lambda: "<!doctype html>")
+    server: Live = app.extensions["live"]
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def client(live: Live) -> Client:
+    return Client(live).here()
+
+
+@pytest.fixture
+def online() -> Iterator[tuple[Live, str]]:
+    """A real server on a free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for server in _served(Settings(port=port)):
+        http = make_server("127.0.0.1", port, server.app, threaded=True)
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server, f"http://127.0.0.1:{port}"
+        http.shutdown()
+        thread.join(5)

@@ -1,0 +1,68 @@
+"""Models whose answers are known on paper: red, green or blue is what a picture has most of."""
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.base import BadInput, Canvas, Choice, ModelInfo, Parameter, Prediction, Target, squeeze
+from models.store import StoreError
+
+COLOURS = {0: "red", 1: "green", 2: "blue"}
+SHARPNESS = Parameter("sharpness", 10.0, 1.0, 50.0)
+
+
+def _info(name: str, title: str, task: str = "classify") -> ModelInfo:
+    return ModelInfo(name, task, title, False, 0.0, "none", "this test", settings=(SHARPNESS,))
+
+
+CATALOG = {i.name: i for i in (
+    _info("toy", "Toy"), _info("toy-slow", "Slow toy"), _info("toy-broken", "Broken toy"),
+    _info("toy-away", "Toy that is far away"), _info("toy-boxes", "Toy with boxes", "toy-detect"))}
+GATE = threading.Event()                       # toy-slow loads when it opens
+LOADS: list[str] = []
+
+
+class Toy:
+    """Scores are mean colours; `toy-broken` fails on any picture that is mostly blue."""
+
+    labels = COLOURS
+
+    def __init__(self, info: ModelInfo):
+        self.info = info
+
+    def prepare(self, frame: np.ndarray) -> Canvas:
+        return squeeze(frame, 16)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.info.name == "toy-broken" and int(x.mean((0, 2, 3)).argmax()) == 2:
+            raise RuntimeError("blue cannot be borne")
+        return (F.avg_pool2d(x, 4),)
+
+    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, sharpness: float) -> Prediction:
+        p = (features[0].mean((2, 3))[0] * sharpness).softmax(0)
+        order = p.argsort(descending=True).tolist()
+        return Prediction("classify", classes=tuple(Choice(i, COLOURS[i], float(p[i])) for i in order))
+
+    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+        return features[0].mean((2, 3))[:, target.index]
+
+    def randomised(self, share: float, seed: int) -> Toy:
+        return Toy(self.info)
+
+
+def load(name: str, progress: Any) -> Toy:
+    LOADS.append(name)
+    if name == "toy-away":
+        progress("far.weights", 10, 100)
+        raise StoreError("far.weights cannot be fetched: nothing answers; connect and try again")
+    if name == "toy-slow":
+        progress("slow.weights", 3_000_000, 10_000_000)
+        if not GATE.wait(10):
+            raise BadInput("the gate stayed shut")
+    torch.manual_seed(0)
+    return Toy(CATALOG[name])
