@@ -7,7 +7,7 @@ from functools import cache
 from models.base import BadInput, Model, ModelInfo, Progress, silent
 
 # Each room has CATALOG (name to ModelInfo, cheap to import) and load(name, progress).
-ROOMS = ("models.classifier", "models.yolov3", "models.captioner")
+ROOMS = ("models.classifier", "models.yolov3", "models.yolo", "models.captioner")
 
 
 @cache

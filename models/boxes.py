@@ -1,6 +1,8 @@
 """What every detector does alike: from all its candidates to the boxes that are shown."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -51,3 +53,9 @@ def side(corners: tuple[Tensor, ...], part: str) -> Tensor:
     if part not in SIDES:
         raise BadInput(f"part must be class, objectness, {', '.join(SIDES)}, got {part!r}")
     return corners[SIDES.index(part)]
+
+
+def shifted(seen: Prediction, by: int) -> Prediction:
+    """The same boxes with their candidates' numbers moved on, where a second head counts after the first."""
+    return replace(seen, boxes=tuple(replace(b, anchor=b.anchor + by) for b in seen.boxes),
+                   candidates=tuple(replace(b, anchor=b.anchor + by) for b in seen.candidates))

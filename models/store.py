@@ -53,6 +53,12 @@ def _zoo(name: str, file: str) -> Asset:
     return Asset(name, None, prefix, "BSD-3-Clause", (Url(f"https://download.pytorch.org/models/{file}"),))
 
 
+def _yolo(name: str, release: str, size: int | None, sha256: str) -> Asset:
+    """One of Ultralytics' weights; the digests are those of its GitHub release, where it lists them."""
+    address = f"https://github.com/ultralytics/assets/releases/download/{release}/{name}"
+    return Asset(name, size, sha256, "AGPL-3.0", (Url(address),))
+
+
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
     Asset("yolov3-tiny.weights", 35_434_956,
           "dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c", "public domain (darknet)",
@@ -66,6 +72,15 @@ ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
     _zoo("resnet50", "resnet50-11ad3fa6.pth"),
     _zoo("mobilenet_v3_large", "mobilenet_v3_large-5c1a4163.pth"),
     _zoo("efficientnet_v2_s", "efficientnet_v2_s-dd5fe13b.pth"),
+    _yolo("yolo26n.pt", "v8.4.0", 5_544_453,
+          "9b09cc8bf347f0fc8a5f7657480587f25db09b34bf33b0652110fb03a8ad4fef"),
+    _yolo("yolo26s.pt", "v8.4.0", 20_422_725,
+          "646f8bc3fe0a656803d95c294f7852321748cb29d13466a1af8862e2db384a1b"),
+    _yolo("yolo11n.pt", "v8.3.0", 5_613_764,
+          "0ebbc80d4a7680d14987a577cd21342b65ecfd94632bd9a8da63ae6417644ee1"),
+    _yolo("yolov8n.pt", "v8.4.0", 6_549_796,
+          "f59b3d833e2ff32e194b5bb8e08d211dc7c5bdf144b90d2c8412c47ccfc83b36"),
+    _yolo("yolov3u.pt", "v8.4.0", None, ""),
 )}
 
 _verified: dict[Path, tuple[int, int]] = {}    # size and time of files that this process has checked

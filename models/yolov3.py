@@ -54,24 +54,15 @@ CATALOG = {
 }
 
 
-class Convolution(nn.Conv2d):
-    """A convolution that keeps the size, or, where the input brings its own border, one without padding."""
-
-    def __init__(self, out: int, into: int, kernel: int, leaky: bool):
-        super().__init__(into, out, kernel, padding=kernel // 2)
-        self.after = nn.LeakyReLU(0.1, inplace=True) if leaky else nn.Identity()
-
-    def forward(self, x: Tensor, bordered: bool = False) -> Tensor:
-        y = F.conv2d(x, self.weight, self.bias) if bordered else super().forward(x)
-        return self.after(y)
-
-
 class Net(nn.Module):
     """The thirteen convolutions by number; `heads` reads two maps everywhere, `head_at` at one cell."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Convolution(*shape) for shape in LAYERS)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(into, out, kernel, padding=kernel // 2),
+                          nn.LeakyReLU(0.1, inplace=True) if leaky else nn.Identity())
+            for out, into, kernel, leaky in LAYERS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         layers = self.layers
@@ -83,32 +74,29 @@ class Net(nn.Module):
         return layers[7](layers[6](x)), fine
 
     def heads(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-        layers = self.layers
-        return (layers[9](layers[8](coarse)), layers[12](layers[11](self._merged(coarse, fine))))
+        return self._coarse_head(coarse), self._fine_head(coarse, fine)
 
-    def _merged(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        return torch.cat([F.interpolate(self.layers[10](coarse), scale_factor=2.0), fine], 1)
+    def _coarse_head(self, coarse: Tensor) -> Tensor:
+        return self.layers[9](self.layers[8](coarse))
+
+    def _fine_head(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        wide = F.interpolate(self.layers[10](coarse), scale_factor=2.0)
+        return self.layers[12](self.layers[11](torch.cat([wide, fine], 1)))
 
     def head_at(self, coarse: Tensor, fine: Tensor, place: Place) -> Tensor:
-        """(N, 255): the same numbers as `heads` at one cell, from the 3x3 cells around it alone."""
-        layers, row, column = self.layers, place.row, place.column
+        """(N, 255): the same numbers as `heads` at one cell, from the cells around it that reach it alone.
+
+        Exact, since the cut is as wide as the one 3x3 kernel and ends early only where the map does.
+        """
         if place.scale == 0:
-            around = _around(coarse, row, column)
-            return layers[9](layers[8](around, bordered=True))[:, :, 0, 0]
-        # Cells of the coarse map under the fine 3x3 neighbourhood, and the fine map over exactly those.
-        (top, bottom), (left, right) = (((max(at - 1, 0)) // 2, min(at + 1, CELLS[1] - 1) // 2 + 1)
-                                        for at in (row, column))
-        merged = self._merged(coarse[:, :, top:bottom, left:right],
+            top, left = max(place.row - 1, 0), max(place.column - 1, 0)
+            out = self._coarse_head(coarse[:, :, top:place.row + 2, left:place.column + 2])
+            return out[:, :, place.row - top, place.column - left]
+        top, left = max(place.row - 1, 0) // 2, max(place.column - 1, 0) // 2
+        bottom, right = (place.row + 1) // 2 + 1, (place.column + 1) // 2 + 1
+        out = self._fine_head(coarse[:, :, top:bottom, left:right],
                               fine[:, :, 2 * top:2 * bottom, 2 * left:2 * right])
-        around = _around(merged, row - 2 * top, column - 2 * left)
-        return layers[12](layers[11](around, bordered=True))[:, :, 0, 0]
-
-
-def _around(x: Tensor, row: int, column: int) -> Tensor:
-    """The 3x3 neighbourhood of a cell, zero beyond the map as a padded convolution would see it."""
-    height, width = x.shape[-2:]
-    cut = x[:, :, max(row - 1, 0):row + 2, max(column - 1, 0):column + 2]
-    return F.pad(cut, (int(column == 0), int(column == width - 1), int(row == 0), int(row == height - 1)))
+        return out[:, :, place.row - 2 * top, place.column - 2 * left]
 
 
 class Place(NamedTuple):
@@ -203,8 +191,9 @@ class YoloV3Tiny:
 def from_file(path: Path) -> YoloV3Tiny:
     """The detector of a darknet weights file."""
     net = Net()
-    for layer, (weight, bias) in zip(net.layers, read_convolutions(path, LAYERS), strict=True):
-        layer.weight.data, layer.bias.data = weight, bias  # type: ignore[union-attr]
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    for layer, (weight, bias) in zip(convolutions, read_convolutions(path, LAYERS), strict=True):
+        layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
     return YoloV3Tiny(CATALOG["yolov3-tiny"], net)
 
 

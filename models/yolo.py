@@ -1,0 +1,225 @@
+"""Ultralytics YOLO (v3u, 8, 11, 26 and your own), split before the Detect head: encode gives the pyramid.
+
+Nothing of Ultralytics is imported before a model is asked for, and its .predict() is never used: the head's
+own convolutions run on the pyramid, and a candidate's score only on the few cells that its numbers depend on.
+"""
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models import boxes, store
+from models.base import (
+    BadInput,
+    Canvas,
+    ModelInfo,
+    Parameter,
+    Prediction,
+    Progress,
+    Target,
+    device,
+    letterbox,
+    randomised_copy,
+    silent,
+)
+
+SIZE = 640
+ONE, MANY = "one-to-one", "one-to-many"     # the two heads of an end-to-end model
+_THRESHOLD, _NMS = Parameter("threshold", 0.3, 0.05, 0.95), Parameter("nms", 0.6, 0.1, 0.9)
+_BRANCH = Parameter("branch", ONE, choices=(ONE, MANY))
+
+
+def _info(name: str, title: str, megabytes: float, note: str, end_to_end: bool = False) -> ModelInfo:
+    return ModelInfo(name, "detect", title, False, megabytes, "AGPL-3.0", "Ultralytics assets release",
+                     settings=(_THRESHOLD, _NMS, _BRANCH) if end_to_end else (_THRESHOLD, _NMS),
+                     assets=(f"{name}.pt",), note=note)
+
+
+CATALOG = {info.name: info for info in (
+    _info("yolo26n", "YOLO26n", 5.5, "80 COCO classes, two heads: one needs no suppression", True),
+    _info("yolo26s", "YOLO26s", 20.4, "80 COCO classes, two heads: one needs no suppression", True),
+    _info("yolo11n", "YOLO11n", 5.6, "80 COCO classes"),
+    _info("yolov8n", "YOLOv8n", 6.5, "80 COCO classes"),
+    _info("yolov3u", "YOLOv3u", 208.0, "80 COCO classes; its makers publish no checksum"),
+)}
+_own: dict[str, Path] = {}
+
+
+@cache
+def ultralytics(module: str) -> Any:
+    """A module of Ultralytics, imported so that it installs nothing, asks no server, changes no library."""
+    os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true", YOLO_VERBOSE="false")
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(store.cache_folder()))
+    found = importlib.import_module(module)
+    from PIL import Image
+    from ultralytics.utils import patches
+
+    if Image.open is patches.image_open:
+        Image.open = patches._image_open
+    if torch.save is patches.torch_save:
+        torch.save = patches._torch_save
+    return found
+
+
+def _at_cell(branch: nn.Module, level: Tensor, row: int, column: int) -> Tensor:
+    """(N, K): what a head's convolutions say at one cell, run on only the cells that reach it.
+
+    Exact: the crop is as wide as all kernels together, and ends where the map ends only where the map does.
+    """
+    reach = sum(m.kernel_size[0] // 2 for m in branch.modules() if isinstance(m, nn.Conv2d))
+    top, left = max(0, row - reach), max(0, column - reach)
+    crop = level[:, :, top:row + reach + 1, left:column + reach + 1]
+    return branch(crop)[:, :, row - top, column - left]
+
+
+class Yolo:
+    """An Ultralytics detection net as two halves: the layers up to the pyramid, and its Detect head."""
+
+    def __init__(self, info: ModelInfo, net: Any):
+        self.info = info
+        self.net = net.eval().float().requires_grad_(False).to(device())
+        self._body: Sequence[Any] = net.model[:-1]
+        self._head = net.model[-1]
+        names = net.names if isinstance(net.names, dict) else dict(enumerate(net.names))
+        self.labels: dict[int, str] = {int(i): str(name) for i, name in names.items()}
+        self.strides = [int(s) for s in self._head.stride]
+        cells = [SIZE // s for s in self.strides]
+        self._starts = np.cumsum([0, *(n * n for n in cells)]).tolist()
+        self._two_heads = getattr(self._head, "one2one_cv2", None) is not None
+
+    def prepare(self, frame: np.ndarray) -> Canvas:
+        return letterbox(frame, SIZE)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        seen: list[Any] = []
+        for layer in self._body:
+            if layer.f != -1:
+                x = seen[layer.f] if isinstance(layer.f, int) else [  # type: ignore[assignment]
+                    x if j == -1 else seen[j] for j in layer.f]
+            x = layer(x)
+            seen.append(x if layer.i in self.net.save else None)
+        return tuple(x if j == -1 else seen[j] for j in self._head.f)
+
+    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, threshold: float = 0.3, nms: float = 0.6,
+                branch: str = ONE, **settings: Any) -> Prediction:
+        branch = branch if self._two_heads else MANY
+        box_heads, class_heads = self._branch(branch)
+        with torch.no_grad():
+            corners, confidences = [], []
+            for level, stride, box_head, class_head in zip(features, self.strides, box_heads, class_heads,
+                                                           strict=True):
+                height, width = level.shape[-2:]
+                rows = torch.arange(height, device=level.device).repeat_interleave(width)
+                columns = torch.arange(width, device=level.device).repeat(height)
+                raw = box_head(level)[0].flatten(1).T
+                corners.append(torch.stack(self._corners(raw, columns, rows, stride), -1))
+                confidences.append(class_head(level)[0].flatten(1).T.sigmoid())
+            suppress = None if branch == ONE else nms
+            seen = boxes.keep(torch.cat(corners), torch.cat(confidences), canvas, self.labels, threshold,
+                              suppress, branch if self._two_heads else "")
+        return boxes.shifted(seen, self._starts[-1]) if self._two_heads and branch == MANY else seen
+
+    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+        branch, level, row, column = self._place(target.anchor)
+        if target.part == "class":
+            numbers = self.logits_of(features, target)
+            chosen = numbers[:, boxes.checked_class(target.index, self.labels)]
+            if target.versus is None:
+                return chosen
+            return chosen - numbers[:, boxes.checked_class(target.versus, self.labels)]
+        if target.part == "objectness":
+            raise BadInput(f"{self.info.title} has no objectness, its class says it all; explain the class "
+                           f"or a side: {', '.join(boxes.SIDES)}")
+        raw = _at_cell(self._branch(branch)[0][level], features[level], row, column)
+        return boxes.side(self._corners(raw, column, row, self.strides[level]), target.part)
+
+    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+        branch, level, row, column = self._place(target.anchor)
+        return _at_cell(self._branch(branch)[1][level], features[level], row, column)
+
+    def randomised(self, share: float, seed: int) -> Yolo:
+        return Yolo(self.info, randomised_copy(self.net, share, seed))
+
+    def _branch(self, branch: str) -> tuple[Any, Any]:
+        """The box and class convolutions of one of the heads, level by level."""
+        if branch == ONE:
+            return self._head.one2one_cv2, self._head.one2one_cv3
+        return self._head.cv2, self._head.cv3
+
+    def _place(self, anchor: int | None) -> tuple[str, int, int, int]:
+        """Head, level, row and column of a candidate; those of the second head count on after the first's."""
+        total = self._starts[-1]
+        if anchor is None or not 0 <= anchor < total * (2 if self._two_heads else 1):
+            raise BadInput(f"a box of {self.info.title} is one of its candidates, got {anchor}; "
+                           "say box:0, candidate:0 or near:X,Y")
+        branch = ONE if self._two_heads and anchor < total else MANY
+        within = anchor % total
+        level = next(i for i, end in enumerate(self._starts[1:]) if within < end)
+        row, column = divmod(within - self._starts[level], SIZE // self.strides[level])
+        return branch, level, row, column
+
+    def _corners(self, raw: Tensor, column: Any, row: Any, stride: int) -> tuple[Tensor, ...]:
+        """Left, top, right, bottom on the canvas, from distances or (v8, v11) distributions of distances."""
+        bins = self._head.reg_max
+        if bins > 1:
+            weights = torch.arange(bins, device=raw.device, dtype=raw.dtype)
+            raw = raw.view(*raw.shape[:-1], 4, bins).softmax(-1) @ weights
+        left, top, right, bottom = raw.unbind(-1)
+        return ((column + 0.5 - left) * stride, (row + 0.5 - top) * stride,
+                (column + 0.5 + right) * stride, (row + 0.5 + bottom) * stride)
+
+
+def from_net(info: ModelInfo, net: Any) -> Yolo:
+    """A detector around a DetectionModel, its batch-norms folded into the convolutions, both heads kept."""
+    modules = ultralytics("ultralytics.nn.modules")
+    fold = ultralytics("ultralytics.utils.torch_utils").fuse_conv_and_bn
+    head = net.model[-1]
+    if type(head) not in (modules.Detect, modules.v10Detect):
+        raise BadInput(f"{info.name} ends in {type(head).__name__}; only nets for detection, "
+                       "which end in Detect, are understood")
+    for layer in net.modules():
+        if type(layer) in (modules.Conv, modules.DWConv) and hasattr(layer, "bn"):
+            layer.conv = fold(layer.conv, layer.bn)
+            del layer.bn
+            layer.forward = layer.forward_fuse
+    return Yolo(info, net)
+
+
+def _checkpoint(path: Path, may_run_code: bool) -> Any:
+    """The net in a .pt file; an official one is read with nothing but known classes."""
+    try:
+        held, _ = ultralytics("ultralytics.nn.tasks").torch_safe_load(str(path), safe_only=not may_run_code)
+        net = held.get("ema") or held["model"]
+        return net.float()
+    except (TypeError, KeyError, AttributeError, ImportError, RuntimeError) as problem:
+        raise BadInput(f"{path.name} is not a YOLO checkpoint that can be read: {problem}") from problem
+
+
+def offer_own(path: Path) -> None:
+    """Put a detector of the user's own into the catalog. Loading it runs whatever code its file holds."""
+    import models
+
+    if not path.is_file() or path.suffix != ".pt":
+        raise BadInput(f"the model to trust must be a .pt file, got {path}")
+    name = f"own-{path.stem}"
+    _own[name] = path
+    CATALOG[name] = ModelInfo(name, "detect", f"{path.stem} (your own)", False,
+                              round(path.stat().st_size / 1e6, 1), "your own", path.name,
+                              settings=(_THRESHOLD, _NMS, _BRANCH),
+                              note="loading it runs code from this file")
+    models._rooms.cache_clear()
+
+
+def load(name: str, progress: Progress = silent) -> Yolo:
+    """A detector of the catalog, fetched first if it is not here."""
+    if name in _own:
+        return from_net(CATALOG[name], _checkpoint(_own[name], may_run_code=True))
+    return from_net(CATALOG[name], _checkpoint(store.fetch(f"{name}.pt", progress), may_run_code=False))
