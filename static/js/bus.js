@@ -2,7 +2,8 @@
    on(name, fn) -> a function that stops listening; emit(name, detail) calls every listener in order.
    Names in use: ready, result, explanation (live ones), progress, failure, credit, connection,
    state and state:KEY (see state.js), frame (a picture is on the stage), explained (an explanation is
-   shown; detail null when it is taken away), target, theme, leave (Esc: close what you have open). */
+   shown; detail null when it is taken away), still (a still's result is here), clear (another model: forget
+   what is shown), theme, leave (Esc: close what you have open). */
 const listeners = new Map();
 
 export function on(name, fn) {

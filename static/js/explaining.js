@@ -117,6 +117,7 @@ export function chooseModel(task, model) {
   stopExplaining();
   showHeat(null);
   set({ target: null, result: null });
+  emit('clear');
   configure({ task, model, settings: {}, target: null, method: null, params: {} });
 }
 

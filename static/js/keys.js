@@ -30,3 +30,9 @@ document.addEventListener('keydown', (event) => {
   const name = key.length === 1 ? key.toLowerCase() : key;
   if ((keys.get(name) ?? []).some((fn) => fn(event))) event.preventDefault();
 });
+
+/* A button that was clicked lets go of the keyboard, so that Space freezes instead of pressing it again. Whoever
+   came to it with the Tab key keeps it. */
+document.addEventListener('click', (event) => {
+  if (event.detail > 0 && document.activeElement?.matches('button, summary, input[type=checkbox]')) document.activeElement.blur();
+});

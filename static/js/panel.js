@@ -43,4 +43,4 @@ on('state:tab', () => {
   $('#sees-title').textContent = TITLES[state.tab];
 });
 
-on('state:configuring', (configuring) => { if (configuring) current()?.clear?.(); });
+on('clear', () => { for (const { clear } of plugs.values()) clear?.(); });
