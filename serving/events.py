@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import socket
 import time
@@ -42,14 +41,13 @@ class Wire(SimpleWebSocketWSGI):
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-        line: socket.socket = environ["werkzeug.socket"]
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        environ["werkzeug.socket"].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             return super().__call__(environ, start_response)
-        finally:
-            # Else Werkzeug reads on, takes what is left (half a picture) for a request, and logs it.
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
+        except ConnectionError:
+            # The socket was closed. Werkzeug would read on, take what is left on the wire (half a picture) for
+            # a request, and log it as a bad one; this ends the thread of the connection instead.
+            raise SystemExit from None
 
 
 def attach(app: Flask, settings: Settings) -> SocketIO:
