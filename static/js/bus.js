@@ -3,7 +3,7 @@
    Names in use: ready, result, explanation (live ones), progress, failure, credit, connection,
    state and state:KEY (see state.js), frame (a picture is on the stage), explained (an explanation is
    shown; detail null when it is taken away), still (a still's result is here), clear (another model: forget
-   what is shown), theme, leave (Esc: close what you have open). */
+   what is shown), unexplained (a Failure: why there is no map), theme, leave (Esc: close what you have open). */
 const listeners = new Map();
 
 export function on(name, fn) {

@@ -14,6 +14,7 @@ const CURVES = {
   deletion_blur: ['Deletion, to blur', 'line-b', 'lower is better'],
   insertion_blur: ['Insertion, from blur', 'line-c', 'higher is better'],
 };
+const STEPS = 32;                   // of a whole curve; they grow point by point
 let curvesOn = false;
 let curvesRoot;
 let sanityRoot;
@@ -31,21 +32,31 @@ const svg = (tag, properties) => {
 
 function plot(curves, numbers) {
   const names = Object.keys(curves);
-  const most = Math.max(...names.flatMap((name) => curves[name]), 1e-9);
+  const highest = Math.max(...names.flatMap((name) => curves[name]), 1e-9);
+  const most = highest > 0.2 && highest <= 1 ? 1 : highest;
   const chart = svg('svg', { viewBox: '0 0 200 84', preserveAspectRatio: 'none', class: 'chart', role: 'img', 'aria-label': 'Score while pixels are taken away or put back, hottest first' });
   chart.append(svg('path', { d: 'M0 2V80H200', class: 'axis' }));
   names.forEach((name, i) => {
-    const points = curves[name].map((v, k) => `${((k / Math.max(1, curves[name].length - 1)) * 200).toFixed(1)},${(80 - (Math.max(0, v) / most) * 76).toFixed(1)}`);
+    const points = curves[name].map((v, k) => `${((k / Math.max(STEPS, curves[name].length - 1)) * 200).toFixed(1)},${(80 - (Math.max(0, v) / most) * 76).toFixed(1)}`);
     chart.append(svg('polyline', { points: points.join(' '), class: CURVES[name]?.[1] ?? `line-${'abc'[i % 3]}` }));
   });
   const legend = names.map((name) => {
     const [title, line, better] = CURVES[name] ?? [words(name), 'line-a', ''];
-    const area = numbers[`${name}_area`] ?? numbers[name];
+    const area = numbers[`area ${name}`];
     const key = svg('svg', { viewBox: '0 0 24 8', class: 'key' });
     key.append(svg('polyline', { points: '0,4 24,4', class: line }));
     return el('li', {}, key, ` ${title}`, area == null ? null : el('span', { class: 'numbers' }, ` area ${short(area)}`), better ? el('small', {}, ` ${better}`) : null);
   });
-  return [chart, el('p', { class: 'axis-words' }, `share of pixels changed, hottest first → (top of the chart: ${short(most)})`), el('ul', { class: 'curve-key' }, ...legend)];
+  return [chart, el('p', { class: 'axis-words' }, `Answer from 0 to ${most === 1 ? '100 %' : percent(most)}; hottest pixels first →`),
+    el('ul', { class: 'curve-key' }, ...legend)];
+}
+
+function draw(e) {
+  const known = state.explanation?.numbers ?? {};
+  const more = Object.entries(e.numbers ?? {}).filter(([name]) => !(name in known) && !name.startsWith('area '));
+  curvesRoot.replaceChildren(el('h3', {}, 'Deletion and insertion'), ...plot(e.curves, e.numbers ?? {}),
+    el('dl', { class: 'pairs' }, ...more.map(([name, value]) => el('div', {}, el('dt', {}, words(name)), el('dd', { class: 'numbers' }, short(value))))),
+    ...(e.note ? [el('p', {}, e.note)] : []));
 }
 
 async function drawCurves() {
@@ -55,7 +66,7 @@ async function drawCurves() {
   curvesRoot.replaceChildren(el('h3', {}, 'Deletion and insertion'), el('p', {}, 'Measuring…'));
   const mine = ask(request('curves'), (e) => {
     const first = !curvesRoot.querySelector('svg');
-    if (Object.keys(e.curves ?? {}).length) curvesRoot.replaceChildren(el('h3', {}, 'Deletion and insertion'), ...plot(e.curves, e.numbers ?? {}));
+    if (Object.keys(e.curves ?? {}).length) draw(e);
     if (first) curvesRoot.scrollIntoView({ block: 'nearest' });
     busy('curves', { words: 'Deletion and insertion', progress: e.progress, stop: mine.stop });
   });

@@ -66,6 +66,7 @@ export async function refresh() {
   const job = ask({ method: state.method, params: state.params, ...(state.target ? { target: state.target } : {}) }, step);
   current = job;
   const words = methodInfo().title;
+  set({ explaining: true });
   emit('explaining', { running: true, words, progress: null, stop: job.stop });
 
   function step(explanation) {
@@ -80,10 +81,13 @@ export async function refresh() {
     if (current === job) {
       unfinished = failure.code === 'gone-server';
       showHeat(null);
-      emit('failure', failure);
+      emit(unfinished ? 'failure' : 'unexplained', failure);
     }
   } finally {
-    if (current === job) emit('explaining', { running: false });
+    if (current === job) {
+      set({ explaining: false });
+      emit('explaining', { running: false });
+    }
   }
 }
 
@@ -91,6 +95,7 @@ export function stopExplaining() {
   const running = current;
   current = null;
   running?.stop();
+  set({ explaining: false });
   emit('explaining', { running: false });
 }
 

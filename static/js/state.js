@@ -15,6 +15,7 @@ export const state = {
   picture: null,              // a still: {bitmap, jpeg, size, seq, title, result}; null while live
   result: null,               // the newest result of the current task
   explanation: null,          // what is drawn on the stage
+  explaining: false,          // a better one for the still is on its way
   method: null,               // chosen method's name
   params: {},                 // its parameters
   live: true,                 // map every live frame with the chosen method, if it is quick enough

@@ -87,6 +87,7 @@ on('progress', ({ id, what, name, done, total, text }) => {
 on('ready', () => { busy('fetch', null); draw(); });
 on('failure', () => { busy('fetch', null); draw(); });
 on('explaining', ({ running, words, progress, stop }) => busy('explain', running ? { words, progress, stop } : null));
+on('explained', (e) => { if (e?.done && !e.live) $('#alert').hidden = true; });
 on('speak', (words) => { $('#spoken').textContent = words; });
 $('#stop').addEventListener('click', stopNewest);
 $('#alert button').addEventListener('click', () => { $('#alert').hidden = true; });

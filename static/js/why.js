@@ -143,6 +143,7 @@ on('state:task', (task) => {
 on('state:target', asked);
 on('state:result', () => { if (!state.explanation || state.explanation.live) asked(); });
 on('explained', explained);
+on('unexplained', ({ message }) => { $('#why-note').textContent = message; });
 on('state:palette', () => legend(state.explanation));
 on('state:diverging', () => legend(state.explanation));
 on('state:tab', (tab) => { $('#panel').setAttribute('aria-labelledby', `tab-${tab}`); if (!has(tab)) asked(); });
