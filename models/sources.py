@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 import requests
+import urllib3
 
 from models.base import Progress
 
@@ -53,7 +54,7 @@ class Url:
             before = size_of(part)
             try:
                 return _stream(name, expected, self.address, part, progress)
-            except (requests.RequestException, Cut) as problem:
+            except (requests.RequestException, urllib3.exceptions.HTTPError, Cut) as problem:
                 cuts += 1
                 if size_of(part) <= before or cuts > CUTS:
                     raise Refused(_reason(problem)) from problem
@@ -132,7 +133,7 @@ def _reason(problem: Exception) -> str:
         return "its certificate was not accepted"
     if isinstance(problem, requests.Timeout):
         return "no answer in time"
-    if isinstance(problem, requests.exceptions.ChunkedEncodingError):
+    if isinstance(problem, Cut | urllib3.exceptions.HTTPError):
         return "the connection keeps breaking off"
     if isinstance(problem, requests.ConnectionError):
         return "not reachable"
@@ -168,7 +169,8 @@ def _write(answer: requests.Response, name: str, start: int, total: int, part: P
     done = start
     progress(name, done, total)
     with part.open("ab" if start else "wb") as file:
-        for piece in answer.iter_content(CHUNK):
+        # read1 hands on what has come; iter_content would lose a last piece that is cut short.
+        while piece := answer.raw.read1(CHUNK):
             file.write(piece)
             done += len(piece)
             if total and done > total:
@@ -198,8 +200,8 @@ def _run(command: list[str], folder: str, tick: Callable[[], None]) -> None:
         if client.returncode:
             said.seek(0)
             lines = [line.strip() for line in said if line.strip()]
-            errors = [line for line in lines if line.startswith(("ERROR:", "npm error"))] or lines
-            raise Refused(errors[-1][:200] if errors else f"it ended with status {client.returncode}")
+            told = [line for line in lines if line.startswith(("ERROR:", "npm error", "Expected ", "Got "))]
+            raise Refused(" ".join((told or lines)[-2:])[:300] or f"it ended with {client.returncode}")
 
 
 def _largest(folder: str, pattern: str) -> int:
