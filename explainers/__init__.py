@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from explainers import cam, gradient, words  # noqa: F401  (importing a room registers its methods)
+from explainers import (  # noqa: F401  (importing a room registers its methods)
+    adversarial,
+    cam,
+    gradient,
+    parchgrad,
+    perturbation,
+    trust,
+    undesirable,
+    whatif,
+    words,
+)
 from explainers.base import METHODS, Explanation, Look, Method, find_method, method, steps
 from explainers.target import parse_target
 from models.base import Model, Target
