@@ -89,7 +89,8 @@ def check_mask(frame: np.ndarray, mask: np.ndarray) -> None:
     if not mask.any():
         raise BadInput("the mask is empty: paint over what should disappear")
     if mask.all():
-        raise BadInput("the mask covers the whole picture: leave something of it, there is nothing to fill from")
+        raise BadInput("the mask covers the whole picture: there is nothing left to fill from; "
+                       "erase a part of it")
 
 
 def fill(frame: np.ndarray, mask: np.ndarray, name: str = "patch_match",
@@ -117,4 +118,5 @@ def _small(frame: np.ndarray, mask: np.ndarray, chosen: Fill, settings: dict[str
         return chosen.run(frame, mask, **settings)
     scaled = {name: max(1, round(value * ratio)) if name in chosen.lengths else value
               for name, value in settings.items()}
-    return cv2.resize(chosen.run(less, hole, **scaled, **chosen.hurry), (width, height), interpolation=cv2.INTER_LINEAR)
+    filled = chosen.run(less, hole, **scaled, **chosen.hurry)
+    return cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)

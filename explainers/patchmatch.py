@@ -1,4 +1,4 @@
-"""Exemplar-based filling: randomised nearest patches, coarse to fine, every pixel voted by the patches over it."""
+"""Exemplar-based filling: randomised nearest patches, coarse to fine, the patches over a pixel vote."""
 from __future__ import annotations
 
 import cv2
@@ -41,7 +41,7 @@ def complete(frame: np.ndarray, mask: np.ndarray, patch: int = 7, seed: int = 0,
 def _around(mask: np.ndarray, patch: int) -> tuple[slice, slice]:
     """The part of the picture worth searching: the hole and a generous margin."""
     high, wide = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    margin = max(96, 8 * patch, int(0.75 * max(np.ptp(high), np.ptp(wide))))
+    margin = max(96, 8 * patch, int(0.75 * max(high[-1] - high[0], wide[-1] - wide[0])))
     return (slice(max(0, high[0] - margin), high[-1] + margin + 1),
             slice(max(0, wide[0] - margin), wide[-1] + margin + 1))
 
@@ -71,7 +71,8 @@ def _sources(gap: np.ndarray, patch: int) -> np.ndarray:
 
 def _start(image: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """A smooth first guess: the mean of the known neighbours, ever wider."""
-    filled = cv2.inpaint(np.rint(image).clip(0, 255).astype(np.uint8), gap.astype(np.uint8), 5, cv2.INPAINT_NS)
+    picture = np.rint(image).clip(0, 255).astype(np.uint8)
+    filled = cv2.inpaint(picture, gap.astype(np.uint8), 5, cv2.INPAINT_NS)
     return np.where(gap[..., None], filled.astype(np.float32), image)
 
 
@@ -167,7 +168,7 @@ def _inside(points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 def _search(best: np.ndarray, wanted: np.ndarray, known: np.ndarray, targets: np.ndarray, order: np.ndarray,
             allowed: np.ndarray, rng: np.random.Generator, sweeps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours' offsets at jumps 4, 2, 1 (Rong & Tan's jump flooding), and a guess in ever smaller windows."""
+    """Neighbours' offsets at jumps 4, 2, 1 (Rong & Tan's jump flooding), and guesses ever closer."""
     height, width = allowed.shape
     table = known.reshape(-1, known.shape[2])
     cost = np.square(table[best[:, 0] * width + best[:, 1]] - wanted).sum(1)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from explainers.inpaint import FILLS, check_mask, fill
-from models.base import BadInput
+from models.base import BadInput, Prediction
 
 MASK_BYTES = 2_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -31,7 +31,8 @@ def decode_mask(png: bytes, frame: np.ndarray) -> np.ndarray:
     if len(png) > MASK_BYTES:
         raise BadInput(f"a mask must be at most {MASK_BYTES:,} bytes of PNG, got {len(png):,}")
     if png[:8] != PNG or len(png) < 33:
-        raise BadInput("the mask must be a PNG, white where the picture is erased; the bytes are something else")
+        raise BadInput("the mask must be a PNG, white where the picture is erased; "
+                       "the bytes are something else")
     height, width = frame.shape[:2]
     wide, high = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
     if (wide, high) != (width, height):
@@ -52,3 +53,12 @@ def apply(frame: np.ndarray, mask: bytes, fill_name: str, params: dict[str, Any]
         raise BadInput(f"this edit was drawn on another picture ({picture}); the one held here is "
                        f"{fingerprint(frame)}. Open the picture it belongs to, or draw it again")
     return fill(frame, decode_mask(mask, frame), fill_name, params, preview)
+
+
+def compared(before: Prediction, after: Prediction) -> dict[str, Any]:
+    """Both probabilities of every class that is among the best of either side, by index."""
+    if before.probabilities is None or after.probabilities is None:
+        return {}
+    shown = {c.index: c.label for p in (before, after) for c in p.classes}
+    return {"compared": [{"index": i, "label": label, "before": round(float(before.probabilities[i]), 6),
+                          "after": round(float(after.probabilities[i]), 6)} for i, label in shown.items()]}

@@ -127,6 +127,15 @@ class Captioner:
         log_p = self._speech.scorer(features[0], words, np.tile(pair, (at + 1, 1)))[:, at]
         return log_p[:, 0] if target.versus is None else log_p[:, 0] - log_p[:, 1]
 
+    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+        """Every word's number in one place of the caption: log-probabilities, shifted to a mean of zero."""
+        words, at = self._given(target), target.position
+        if at is None:
+            raise BadInput("a whole caption has no classes to compare; say which word, as in word:1")
+        asked = np.tile(np.arange(len(self.labels)), (at + 1, 1))
+        log_p = self._speech.scorer(features[0], words[: at + 1], asked)[:, at]
+        return log_p - log_p.mean(1, keepdim=True)
+
     def channel_gradients(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
         """TxC: every word's d log p / d features averaged over positions, as Grad-CAM weighs channels."""
         decoder = self._speech.decoder

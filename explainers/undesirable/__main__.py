@@ -1,0 +1,6 @@
+"""python -m explainers.undesirable: the metric over a folder."""
+import sys
+
+from explainers.undesirable.metric import main
+
+sys.exit(main())
