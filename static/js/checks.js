@@ -10,9 +10,9 @@ import { addFrame } from './strip.js';
 import { addCard } from './why.js';
 
 const CURVES = {
-  deletion_black: ['Deletion, to black', 'line-a', 'lower is better'],
-  deletion_blur: ['Deletion, to blur', 'line-b', 'lower is better'],
-  insertion_blur: ['Insertion, from blur', 'line-c', 'higher is better'],
+  deletion_black: ['Deletion to black', 'line-a', 'low is good'],
+  deletion_blur: ['Deletion to blur', 'line-b', 'low is good'],
+  insertion_blur: ['Insertion from blur', 'line-c', 'high is good'],
 };
 const STEPS = 32;                   // of a whole curve; they grow point by point
 let curvesOn = false;
@@ -45,7 +45,7 @@ function plot(curves, numbers) {
     const area = numbers[`area ${name}`];
     const key = svg('svg', { viewBox: '0 0 24 8', class: 'key' });
     key.append(svg('polyline', { points: '0,4 24,4', class: line }));
-    return el('li', {}, key, ` ${title}`, area == null ? null : el('span', { class: 'numbers' }, ` area ${short(area)}`), better ? el('small', {}, ` ${better}`) : null);
+    return el('li', {}, key, ` ${title}`, area == null ? null : el('span', { class: 'numbers' }, `: area ${short(area)}`), better ? el('small', {}, `, ${better}`) : null);
   });
   return [chart, el('p', { class: 'axis-words' }, `Answer from 0 to ${most === 1 ? '100 %' : percent(most)}; hottest pixels first →`),
     el('ul', { class: 'curve-key' }, ...legend)];
@@ -75,6 +75,7 @@ async function drawCurves() {
   try {
     const last = await mine.done;
     if (last.stopped && mine === job) curvesRoot.append(el('p', {}, 'Stopped.'));
+    else if (mine === job) curvesRoot.scrollIntoView({ block: 'nearest' });
   } catch (failure) {
     if (mine === job) curvesRoot.replaceChildren(el('p', {}, failure.message));
   } finally {
@@ -97,6 +98,11 @@ on('explaining', ({ running }) => { if (!running) drawCurves(); });
 
 /* Randomised weights --------------------------------------------------------------------------------------- */
 addCard({ name: 'sanity', mount: (root) => { sanityRoot = root; }, hide: () => { sanityRoot.hidden = true; } });
+
+const correlation = (e, name) => {
+  const value = e.numbers?.[`rank correlation, ${name} random`];
+  return value == null ? '' : `rank correlation ${short(value)}`;
+};
 
 async function sanity() {
   if (!still()) {
@@ -124,7 +130,7 @@ async function sanity() {
     const last = await mine.done;
     if (state.picture !== picture || !last.shape) return;
     verdict(last);
-    const random = Object.keys(last.maps).length ? Object.entries(last.maps).slice(0, 5).map(([name, map]) => ({ title: words(name), explanation: map }))
+    const random = Object.keys(last.maps).length ? Object.entries(last.maps).slice(0, 5).map(([name, map]) => ({ title: words(name), explanation: map, text: correlation(last, name) }))
       : [{ title: 'Randomised weights', explanation: last }];
     const tiles = [{ title: 'The model itself', explanation: original }, ...random].map((t) => ({ ...t, bitmap: picture.bitmap, mirrored: picture.mirrored }));
     const open = () => showTiles(tiles, { title: 'Does the map depend on what the model learned?', shared: false });
@@ -157,8 +163,10 @@ async function pictures(e) {
   const cropped = await crop(picture.bitmap, e.area);
   const tiles = [{ title: 'Before', text: before, bitmap: cropped },
     ...names.map((name, i) => ({ title: name === 'image' ? 'After' : words(name), text: name === 'image' ? after : '', bitmap: bitmaps[i] }))];
-  for (const [name, map] of Object.entries(e.maps ?? {})) tiles.push({ title: words(name), bitmap: picture.bitmap, mirrored: picture.mirrored, explanation: map });
-  const open = () => showTiles(tiles.slice(0, 6), { title: `${e.title}: what the attack changed` });
+  const over = { bitmap: picture.bitmap, mirrored: picture.mirrored };
+  if (e.shape && !e.empty) tiles.push({ ...over, title: 'Pixels that did it', text: `raw maximum ${short(e.raw_max)}`, explanation: e });
+  for (const [name, map] of Object.entries(e.maps ?? {})) tiles.push({ ...over, title: words(name), explanation: map });
+  const open = () => showTiles(tiles.slice(0, 6), { title: `${$('#why-target').textContent}: before and after` });
   open();
   addFrame({ key: `attack-${e.method}-${picture.seq}`, title: `${before.split(',')[0]} → ${after.split(',')[0]}`, draw: bitmaps[names.indexOf('image')] ?? bitmaps[0], open });
 }

@@ -68,14 +68,14 @@ async function open() {
   const pair = targetMenus();
   const go = (tiles, title) => { dialog.close(); compare(tiles, title); };
   dialog.replaceChildren(
-    el('h2', { id: 'compare-title' }, 'Compare on one shared scale'),
+    el('h2', { id: 'compare-title' }, 'Compare on one shared scale'), el('div', { class: 'compare-parts' },
     el('section', {}, el('h3', {}, `Methods, up to ${MOST}`), methods.element,
       el('button', { type: 'button', class: 'primary', id: 'compare-methods', onclick: () => go([...methods.chosen].slice(0, MOST).map((name) => ({
         method: name, target: state.target, params: name === state.method ? state.params : {}, title: methodInfo(name).title })),
       `Methods on ${nameOf(state.target)}`) }, 'Compare methods')),
     el('section', {}, el('h3', {}, `Two answers, by ${methodInfo()?.title ?? 'this method'}`), pair.element,
       el('button', { type: 'button', id: 'compare-targets', disabled: targets().length < 2 && state.task !== 'classify', onclick: () => go(pair.chosen().map((target) => ({
-        method: state.method, target, params: state.params, title: nameOf(target) })), methodInfo().title) }, 'Compare answers')),
+        method: state.method, target, params: state.params, title: nameOf(target) })), methodInfo().title) }, 'Compare answers'))),
     el('form', { method: 'dialog' }, el('button', { class: 'quiet' }, 'Cancel')),
   );
   dialog.showModal();

@@ -16,6 +16,7 @@ import './classes.js';
 import './compare.js';
 import './checks.js';
 // plug-ins, each its founder's own file:
+import './caption.js';
 
 const TABS = ['detect', 'classify', 'caption', 'whatif'];
 
@@ -26,6 +27,7 @@ export function openTab(tab) {
   set({ tab });
   if (tab !== 'whatif' && tab !== state.task) {
     set({ task: tab });
+    if (state.ready) models(state.ready, firstModel(tab));
     chooseModel(tab, firstModel(tab));
   }
 }
@@ -36,11 +38,11 @@ function firstModel(task) {
 }
 const remembered = new Map();       // task -> model chosen last
 
-function models(ready) {
+function models(ready, chosen = ready.configured?.model) {
   const option = (m) => el('option', { value: m.name }, `${m.title} · ${m.megabytes.toFixed(0)} MB${m.present ? '' : ' · to fetch'}`);
   const of = ready.catalog.filter((m) => m.task === state.task);
   $('#model').replaceChildren(...of.map(option));
-  $('#model').value = ready.configured?.model ?? '';
+  $('#model').value = chosen ?? '';
   const info = modelInfo();
   $('#model').title = info ? `${info.title}: ${info.note} ${info.embedded ? 'Embedded.' : ''} Licence ${info.licence}.` : '';
 }

@@ -79,9 +79,10 @@ for (const key of ['connection', 'configured', 'configuring', 'picture']) on(`st
 on('failure', ({ message, code }) => warn(code === 'busy' ? `${message} The next picture is tried by itself.` : message));
 on('progress', ({ id, what, name, done, total, text }) => {
   if (id) return;
-  const amount = what === 'fetch' && total ? ` ${megabytes(done)} of ${megabytes(total)} MB` : '';
-  busy('fetch', { words: text || `${what === 'fetch' ? 'Fetching' : 'Loading'} ${modelInfo(name)?.title ?? name}${amount}`,
-    progress: total ? done / total : null });
+  const title = modelInfo(name)?.title ?? text ?? name;
+  const bytes = what === 'fetch' && total > 1e5;      // small totals are steps of loading, not bytes
+  busy('fetch', { words: bytes ? `Fetching ${title}: ${megabytes(done)} of ${megabytes(total)} MB` : `Loading ${title}…`,
+    progress: bytes ? done / total : null });
   middle();
 });
 on('ready', () => { busy('fetch', null); draw(); });

@@ -13,6 +13,7 @@ import { methodInfo, set, state } from './state.js';
 export const GROUPS = ['maps', 'gradients', 'perturbation', 'attacks', 'what if', 'checks'];
 const PREFERRED = { classify: 'grad_cam', detect: 'odam', caption: 'grad_cam' };
 const liveFor = { classify: true, detect: true, caption: false };   // a caption's picture keeps moving instead
+const chosenFor = {};               // task -> method chosen last
 const cards = [];
 const remembered = new Map();       // method -> parameters, so that coming back finds them as they were
 
@@ -27,6 +28,7 @@ export function grouped(methods, option) {
 
 export function chooseMethod(name) {
   if (!methodInfo(name)) return;
+  chosenFor[state.task] = name;
   set({ method: name, params: remembered.get(name) ?? {} });
   describe();
   refresh();
@@ -48,10 +50,8 @@ function menu() {
   const methods = methodsFor(state.task);
   $('#method').replaceChildren(...grouped(methods, (m) => el('option', { value: m.name }, m.title)));
   const names = methods.map((m) => m.name);
-  if (!names.includes(state.method)) {
-    const name = [PREFERRED[state.task], 'grad_cam', names[0]].find((n) => names.includes(n));
-    set({ method: name ?? null, params: remembered.get(name) ?? {} });
-  }
+  const name = [chosenFor[state.task], PREFERRED[state.task], 'grad_cam', names[0]].find((n) => names.includes(n));
+  if (name !== state.method) set({ method: name ?? null, params: remembered.get(name) ?? {} });
   describe();
 }
 
