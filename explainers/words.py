@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from explainers.base import Explanation, Look, method
-from explainers.cam import on_canvas
 from models.base import Target
 
 
@@ -15,13 +15,15 @@ from models.base import Target
                "that came from the words before it.")
 def word_maps(look: Look, target: Target) -> Explanation:
     """The target's map (a word or the whole caption), and one for each word, from one backward pass."""
-    model, features = look.model, look.features[0]
+    model, features, seen = look.model, look.features[0], look.prediction
     weights = model.channel_gradients(look.features, target)  # type: ignore[attr-defined]
-    raw = torch.einsum("tc,chw->thw", weights, features[0])[:, None, None]
+    raw = torch.einsum("tc,chw->thw", weights, features[0])
     chosen = raw.sum(0) if target.position is None else raw[target.position]
-    read = model.read(look.features, look.canvas, target.words)  # type: ignore[attr-defined]
-    names = [f"{t} {word.word}" for t, word in enumerate(read.words)]
-    levels = [on_canvas(torch.relu(level), look.canvas.size) for level in (chosen, *raw)]
-    logs = [float(np.log(max(word.probability, 1e-30))) for word in read.words]
-    return Explanation(levels[0], maps=dict(zip(names, levels[1:], strict=True)),
-                       numbers=dict(zip(names, logs, strict=True)), prediction=read)
+    heat, *maps = F.interpolate(torch.relu(torch.cat([chosen[None], raw]))[:, None], look.canvas.size,
+                                mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
+    if target.words != tuple(word.index for word in seen.words):
+        seen = model.read(look.features, look.canvas, target.words)  # type: ignore[attr-defined]
+    names = [f"{t} {word.word}" for t, word in enumerate(seen.words)]
+    logs = [float(np.log(max(word.probability, 1e-30))) for word in seen.words]
+    return Explanation(heat, maps=dict(zip(names, maps, strict=True)),
+                       numbers=dict(zip(names, logs, strict=True)), prediction=seen)

@@ -65,6 +65,18 @@ def lite0() -> Model:
     return models.load("efficientnet-lite0")
 
 
+@pytest.fixture(scope="session")
+def tiny() -> Model:
+    """YOLOv3-tiny with its real weights."""
+    return models.load("yolov3-tiny")
+
+
+@pytest.fixture(scope="session")
+def captioner() -> Model:
+    """EfficientNetV2-LSTM with its real weights."""
+    return models.load("efficientnetv2-lstm")
+
+
 @pytest.fixture
 def linear() -> Iterator[Linear]:
     """A model whose answers are known on paper."""

@@ -43,6 +43,15 @@ def offer_own(file: str | Path, vocabulary: str | Path) -> ModelInfo:
     return CATALOG[OWN]
 
 
+def withdraw_own() -> None:
+    """Take it out again."""
+    import models
+
+    CATALOG.pop(OWN, None)
+    _own.clear()
+    models._rooms.cache_clear()
+
+
 def _about(file: Path) -> ModelInfo:
     return ModelInfo(OWN, "caption", f"Own captioner ({file.stem})", False,
                      round(file.stat().st_size / 1e6, 1), "your own", file.name, settings=SETTINGS)

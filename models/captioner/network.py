@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch._dynamo  # noqa: F401  (torch with its compiler comes before TensorFlow: after it, Triton crashes)
 
-from models.base import THREADS  # imports torch: it has to be loaded before TensorFlow
+from models.base import THREADS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"

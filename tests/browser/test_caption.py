@@ -1,0 +1,135 @@
+"""Captions in a real browser: a sentence under the moving picture, and every word's own evidence."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.drive import heat, screenshot, state, until
+from tests.conftest import DATA
+
+Show = Callable[[np.ndarray], None]
+LOADS = 120_000                     # TensorFlow is imported and traced on the first visit
+
+
+@pytest.fixture
+def before_camera(photographs: dict[str, np.ndarray]) -> np.ndarray:
+    """A dev photograph with a dog, where there are any; else the astronaut."""
+    captions = DATA / "flickr8k" / "captions.tsv"
+    if not captions.is_file():
+        return photographs["astronaut"]
+    lines = (line.split("\t") for line in captions.read_text("utf-8").splitlines())
+    name = next(name for split, name, text in lines if split == "dev" and "black dog" in text.lower())
+    picture = cv2.imread(str(captions.parent / "images" / name), cv2.IMREAD_COLOR_RGB)
+    assert picture is not None
+    return picture
+
+
+@pytest.fixture
+def captioning(page: Page) -> Iterator[Page]:
+    page.click("#tab-caption")
+    until(page, "state.configured?.task === 'caption' && !state.configuring", seconds=LOADS / 1000)
+    yield page
+
+
+def words(page: Page, where: str = "#caption-words") -> list[str]:
+    return [w for w in page.locator(f"{where} button:visible").all_inner_texts() if w]
+
+
+def done(page: Page, target: str | None = None) -> None:
+    wish = "true" if target is None else f"state.target === {target!r}"
+    until(page, f"{wish} && state.picture?.result && state.explanation?.done", seconds=60)
+
+
+def test_camera_to_caption_to_the_evidence_of_its_words(captioning: Page, show: Show,
+                                                        before_camera: np.ndarray) -> None:
+    page = captioning
+    show(before_camera)
+    page.click("#camera")
+    until(page, "state.source === 'camera' && state.result?.words", seconds=60)
+    expect(page.locator("#caption-words button").first).to_be_visible()
+    live = words(page)
+    assert 3 <= len(live) <= 20 and " ".join(live) == state(page, "result.caption")
+    screenshot(page, "caption-live")
+    page.locator("#caption-words button:visible").nth(1).click()          # freezes, and asks why this word
+    until(page, "state.source === 'still'")
+    done(page)
+    first = heat(page)
+    assert state(page, "target").startswith("word:") and first.max() > 0
+    until(page, "document.querySelectorAll('#strip li.row').length > 2")
+    screenshot(page, "caption-word")
+    frozen = words(page)
+    page.locator("#caption-words button:visible").nth(len(frozen) - 1).click()
+    done(page, f"word:{len(frozen) - 1}")
+    second = heat(page)
+    moved = np.abs(first / first.max() - second / max(second.max(), 1e-9)).max()
+    assert first.shape == second.shape and moved > 0.1
+    page.click("#camera")
+
+
+def test_words_can_be_walked_and_the_whole_caption_explained(captioning: Page) -> None:
+    page = captioning
+    page.locator("#strip li.preset button", has_text="astronaut").click()
+    done(page)
+    row = page.locator("#strip li.row")
+    until(page, "document.querySelectorAll('#strip li.row').length > 2")
+    said = words(page)
+    assert row.all_inner_texts() == said
+    page.keyboard.press("ArrowRight")
+    done(page, "word:0")
+    page.keyboard.press("ArrowRight")
+    done(page, "word:1")
+    expect(page.locator("#why-target")).to_contain_text(said[1])
+    expect(page.locator("#caption-words button").nth(1)).to_have_attribute("aria-pressed", "true")
+    row.nth(2).locator("button").click()
+    done(page, "word:2")
+    page.click("#whole-caption")
+    done(page, "caption")
+    expect(page.locator("#speak")).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_word_shows_its_runners_up_and_why_not_them(captioning: Page) -> None:
+    page = captioning
+    page.locator("#strip li.preset button", has_text="astronaut").click()
+    done(page)
+    page.locator("#caption-words button").nth(1).hover()
+    rivals = page.locator("#word-detail .rival")
+    expect(rivals).to_have_count(4)
+    rival = rivals.first.inner_text().split()[0]
+    rivals.first.click()
+    done(page, f"word:1/versus:{rival}")
+    expect(page.locator("#why-target")).to_contain_text(f"not '{rival}'")
+
+
+def test_another_caption_is_weighed_word_by_word(captioning: Page) -> None:
+    page = captioning
+    page.locator("#strip li.preset button", has_text="astronaut").click()
+    done(page)
+    page.fill("#typed-caption", "A dog runs in the snow!")
+    page.keyboard.press("Enter")
+    until(page, "state.target === 'caption/text:a dog runs in the snow'")
+    assert words(page, "#typed-words") == ["a", "dog", "runs", "in", "the", "snow"]
+    expect(page.locator("#typed-verdict")).to_contain_text("its own caption has")
+    done(page)
+    page.locator("#typed-words button").nth(1).click()
+    done(page, "word:1/text:a dog runs in the snow")
+    screenshot(page, "caption-typed")
+    page.fill("#typed-caption", "a zyzzyva")
+    page.keyboard.press("Enter")
+    expect(page.locator("#typed-verdict")).to_contain_text("does not know 'zyzzyva'")
+
+
+def test_an_attack_shows_the_new_caption_word_by_word(captioning: Page) -> None:
+    page = captioning
+    page.locator("#strip li.preset button", has_text="astronaut").click()
+    done(page)
+    page.select_option("#method", "fgsm")
+    until(page, "state.explanation?.method === 'fgsm' && state.explanation.done", seconds=180)
+    card = page.locator(".card-ace")
+    expect(card.locator(".diff")).to_be_visible()
+    assert card.locator(".changes li").count() == len(words(page))
+    card.scroll_into_view_if_needed()
+    screenshot(page, "caption-attack")

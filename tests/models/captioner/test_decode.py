@@ -1,0 +1,71 @@
+"""Beam search on a chain whose every probability is written down here."""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.captioner.decode import Sentence, beam_search
+
+START, END = 0, 1
+Chain = dict[int, dict[int, float]]
+
+
+def search(chain: Chain, **options: Any) -> list[Sentence]:
+    """The memory is the words so far: a search that loses track of its rows is found out."""
+    size = 8
+
+    def step(words: np.ndarray, memory: list[tuple[int, ...]]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+        memory = [(*m, int(w)) for m, w in zip(memory, words, strict=True)]
+        log_p = np.full((len(words), size), -1e9)
+        for row, said in enumerate(memory):
+            for word, p in chain.get(said[-1], {}).items():
+                log_p[row, word] = math.log(p)
+        return log_p, memory
+
+    def pick(memory: list[tuple[int, ...]], rows: np.ndarray) -> list[tuple[int, ...]]:
+        return [memory[r] for r in rows]
+
+    return beam_search(step, pick, [()], start=START, end=END, **options)
+
+
+# greedy says 2 first (0.6), then has to go on with 0.5; starting with 3 (0.4) is better as a whole
+GARDEN_PATH: Chain = {0: {2: 0.6, 3: 0.4}, 2: {4: 0.5, 5: 0.5}, 3: {6: 1.0},
+                      4: {1: 1.0}, 5: {1: 1.0}, 6: {1: 1.0}}
+
+
+def test_beam_one_is_greedy_and_a_wider_beam_finds_the_better_sentence() -> None:
+    greedy, wide = search(GARDEN_PATH, width=1)[0], search(GARDEN_PATH, width=3)[0]
+    assert greedy.words[0] == 2 and len(greedy.words) == 2
+    assert wide.words == (3, 6)
+    assert sum(wide.log_probabilities) == pytest.approx(math.log(0.4))
+    assert wide.score() == pytest.approx(math.log(0.4) / 3 ** 0.7)
+
+
+def test_no_bigram_twice() -> None:
+    circle: Chain = {0: {2: 1.0}, 2: {3: 0.9, 5: 0.1}, 3: {2: 1.0}, 5: {1: 1.0}}
+    assert search(circle, width=1)[0].words == (2, 3, 2, 5)      # and not 2 3 2 3 2 3 ...
+
+
+def test_never_empty_and_never_longer_than_allowed() -> None:
+    eager: Chain = {0: {1: 0.99, 2: 0.01}, 2: {1: 1.0}}
+    assert search(eager, width=3)[0].words == (2,)
+    line: Chain = {0: {2: 1.0}, 2: {3: 1.0}, 3: {4: 1.0}, 4: {5: 1.0}, 5: {6: 1.0}, 6: {1: 1.0}}
+    assert search(line, width=2, longest=4)[0].words == (2, 3, 4, 5)
+
+
+def test_length_is_made_up_for() -> None:
+    # short: 0.5 in two words (with the end); long: 0.5 * 0.9^2 in four
+    choice: Chain = {0: {2: 0.5, 3: 0.5}, 2: {1: 1.0}, 3: {4: 0.9, 7: 0.1}, 4: {5: 0.9, 7: 0.1},
+                     5: {1: 1.0}, 7: {1: 1.0}}
+    assert search(choice, width=3, power=0.0)[0].words == (2,)
+    assert search(choice, width=3, power=0.7)[0].words == (3, 4, 5)
+
+
+def test_words_and_probabilities_belong_together() -> None:
+    for sentence in search(GARDEN_PATH, width=3):
+        said = (START, *sentence.words, END)
+        expected = [math.log(GARDEN_PATH[a][b]) for a, b in zip(said, said[1:], strict=False)]
+        assert list(sentence.log_probabilities) == pytest.approx(expected)

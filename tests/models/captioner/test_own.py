@@ -1,0 +1,121 @@
+"""A person's own captioner: the two-input layout in both file formats, and every way it may not fit."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import models
+from explainers import Look, explain, parse_target
+from models import captioner
+from models.base import BadInput
+from models.captioner import network
+
+WORDS = ("startseq", "endseq", "a", "dog", "runs")      # the file counts from 1, as Keras' Tokenizer does
+
+
+def two_inputs(channels: int = 1280, longest: int = 6, words: int = 6, seed: int = 0) -> Any:
+    keras = network.keras
+    keras.utils.set_random_seed(seed)
+    features = keras.Input((channels,), name="features")
+    said = keras.Input((longest,), name="said", dtype="int32")
+    seen = keras.layers.Dense(8, activation="relu")(features)
+    heard = keras.layers.LSTM(8)(keras.layers.Embedding(words, 8, mask_zero=True)(said))
+    out = keras.layers.Dense(words, activation="softmax")(keras.layers.add([seen, heard]))
+    return keras.Model([features, said], out)
+
+
+@pytest.fixture
+def vocabulary_file(tmp_path: Path) -> Path:
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(WORDS) + "\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The official ImageNet weights are out of reach here; ours stand in."""
+    build = network.build_encoder
+
+    def offline(name: str = "EfficientNetV2B0", weights: str | None = None, side: int = 224) -> Any:
+        if weights:
+            raise OSError("no network")
+        return build(name, weights, side)
+
+    monkeypatch.setattr(network, "build_encoder", offline)
+
+
+@pytest.mark.parametrize("ending", [".h5", ".keras"])
+def test_it_speaks_and_is_explained(tmp_path: Path, vocabulary_file: Path, ending: str,
+                                    photographs: dict[str, np.ndarray]) -> None:
+    net = two_inputs()
+    net.save(tmp_path / f"mine{ending}")
+    mine = captioner.load_own(tmp_path / f"mine{ending}", vocabulary_file)
+    assert "our own EfficientNetV2-B0" in mine.info.note
+    look = Look(mine, photographs["cat"], {"longest": 5})
+    words = [w.word for w in look.prediction.words]
+    assert words and set(words) <= {"a", "dog", "runs"}
+    target = parse_target("word:2/text:a dog runs", look)
+    pooled = look.features[0].mean((2, 3)).numpy()
+    said = np.array([[0, 0, 0, 1, 3, 4]])                    # start, a, dog
+    by_keras = float(np.log(np.asarray(net([pooled, said]))[0, 5]))
+    assert float(mine.score(look.features, target)) == pytest.approx(by_keras, abs=1e-4)
+    if ending == ".keras":
+        assert not explain(mine, photographs["cat"], "saliency", "word:0/text:a dog").empty
+        together = explain(mine, photographs["cat"], "word_maps", "caption/text:a dog runs").maps["2 runs"]
+        alone = explain(mine, photographs["cat"], "grad_cam", "word:2/text:a dog runs").heat
+        assert np.abs(together - alone).max() <= 1e-3 * max(alone.max(), 1e-9)
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    ({"channels": 1000}, "features input .* has length 1000; there is an encoder for 1280"),
+    ({"words": 9}, "tells 9 words apart, and the vocabulary has 5 lines"),
+    ({"channels": 2048}, "length 2048 come from InceptionV3, .* could not be fetched: no network"),
+])
+def test_what_does_not_fit_is_said(tmp_path: Path, vocabulary_file: Path, options: dict[str, int],
+                                   sentence: str) -> None:
+    two_inputs(**options).save(tmp_path / "mine.keras")
+    with pytest.raises(BadInput, match=sentence):
+        captioner.load_own(tmp_path / "mine.keras", vocabulary_file)
+
+
+def test_other_layouts_and_files_are_refused(tmp_path: Path, vocabulary_file: Path) -> None:
+    keras = network.keras
+    one = keras.Input((1280,))
+    keras.Model(one, keras.layers.Dense(6)(one)).save(tmp_path / "one.keras")
+    with pytest.raises(BadInput, match="must have two inputs, features and words so far, got 1"):
+        captioner.load_own(tmp_path / "one.keras", vocabulary_file)
+    (tmp_path / "broken.h5").write_bytes(b"not a model")
+    with pytest.raises(BadInput, match="broken.h5 could not be loaded as a Keras model"):
+        captioner.load_own(tmp_path / "broken.h5", vocabulary_file)
+    two_inputs().save(tmp_path / "mine.keras")
+    vocabulary_file.write_text("a\ndog\nruns\ncat\nsnow\n")
+    with pytest.raises(BadInput, match="none that marks the start of a caption"):
+        captioner.load_own(tmp_path / "mine.keras", vocabulary_file)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path, vocabulary_file: Path) -> None:
+    keras = network.keras
+    features, said = keras.Input((1280,)), keras.Input((6,), dtype="int32")
+    both = keras.layers.Lambda(lambda x: x * 1.0, output_shape=(6,))(keras.layers.Dense(6)(features))
+    keras.Model([features, said], both).save(tmp_path / "code.keras")
+    with pytest.raises(BadInput, match="code.keras could not be loaded"):
+        captioner.load_own(tmp_path / "code.keras", vocabulary_file)
+
+
+def test_it_is_offered_in_the_catalog(tmp_path: Path, vocabulary_file: Path) -> None:
+    with pytest.raises(BadInput, match="there is no file"):
+        captioner.offer_own(tmp_path / "missing.h5", vocabulary_file)
+    with pytest.raises(BadInput, match="must be a .h5 or .keras file"):
+        captioner.offer_own(vocabulary_file, vocabulary_file)
+    two_inputs().save(tmp_path / "mine.keras")
+    try:
+        captioner.offer_own(tmp_path / "mine.keras", vocabulary_file)
+        assert models.catalog()[captioner.OWN].title == "Own captioner (mine)"
+        assert models.load(captioner.OWN).info.name == captioner.OWN
+        assert models.default("caption") == "efficientnetv2-lstm"
+    finally:
+        captioner.withdraw_own()
+    assert captioner.OWN not in models.catalog()
