@@ -234,7 +234,7 @@ class LocalEngine:
                 yield None
             assert e is not None
             picture.keep_explanation(key, e)
-            results = iter([faith.curves(look, e, target)])
+            results = faith.curve_steps(look, e, target)
         else:
             results = explainers.steps(look, method, target, wish.params)
         for e in results:
@@ -270,6 +270,7 @@ class LocalEngine:
             original.edited = edited
         yield "result", {**messages.seen(look), "edited": True, "preview": edit["preview"],
                          "image": encode_jpeg(edited.frame), "before": before.prediction.describe(),
+                         **edits.compared(before.prediction, look.prediction),
                          "ms": {"fill": filled, **look.ms}}
 
     def _arrived(self, session: Session, name: str) -> Generator[Any, None, Model]:
@@ -332,12 +333,11 @@ def _try_out(model: Model) -> None:
 
 
 def _came_and_went(text: str | None, look: Look) -> bool:
-    """Whether a live target names a box or word that this frame happens not to have."""
-    place = (text or "").partition("/")[0]
-    if place and not place.startswith(("box:", "candidate:", "near:", "word:")):
+    """Whether a live target means a box or word that this frame happens not to have."""
+    key, _, value = (text or "").partition("/")[0].partition(":")
+    seen = look.prediction
+    if seen.task == "classify":
         return False
-    try:
-        parse_target(place or None, look)
-    except BadInput:
-        return True
-    return False
+    there = seen.words if seen.task == "caption" else seen.candidates if key == "candidate" else seen.boxes
+    numbered = key in ("box", "candidate", "word") and value.isdigit()
+    return not there or (numbered and int(value) >= len(there))

@@ -45,8 +45,8 @@ class Wire(SimpleWebSocketWSGI):
         try:
             return super().__call__(environ, start_response)
         except ConnectionError:
-            # The socket was closed. Werkzeug would read on, take what is left on the wire (half a picture) for
-            # a request, and log it as a bad one; this ends the thread of the connection instead.
+            # The socket was closed. Werkzeug would read on, take what is left on the wire (half a picture)
+            # for a request, and log it as a bad one; this ends the thread of the connection instead.
             raise SystemExit from None
 
 

@@ -21,11 +21,11 @@ from serving.security import protect
 from serving.session import Settings
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The toy room alone, and three methods made for these tests."""
     monkeypatch.setattr(models, "ROOMS", ("toy_room",))
-    monkeypatch.setattr(models, "default", lambda task: "toy")
+    monkeypatch.setattr(models, "default", lambda task: {"classify": "toy", "detect": "toy-boxes"}[task])
     models._rooms.cache_clear()
     toy_room.GATE.clear()
     toy_room.LOADS.clear()
@@ -61,12 +61,13 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def live() -> Iterator[Live]:
+def live(toys: None) -> Iterator[Live]:
     """A server without a network."""
-    yield from _served(Settings(port=4200))
+    yield from served(Settings(port=4200))
 
 
-def _served(settings: Settings) -> Iterator[Live]:
+def served(settings: Settings) -> Iterator[Live]:
+    """A server on an app of its own, closed afterwards."""
     app = Flask("seewhy-test")
     protect(app, settings)
     attach(app, settings)
@@ -82,12 +83,12 @@ def client(live: Live) -> Client:
 
 
 @pytest.fixture
-def online() -> Iterator[tuple[Live, str]]:
+def online(toys: None) -> Iterator[tuple[Live, str]]:
     """A real server on a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    for server in _served(Settings(port=port)):
+    for server in served(Settings(port=port)):
         http = make_server("127.0.0.1", port, server.app, threaded=True)
         thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
         thread.start()

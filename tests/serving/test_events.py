@@ -30,7 +30,7 @@ def test_ready_tells_all_the_page_needs(client: Client) -> None:
     assert {"grad_cam", "saliency", "toy_counting"} <= {m["name"] for m in second["methods"]}
     assert second["limits"] == {"jpeg_bytes": 300_000, "jpeg_pixels": 2**21, "upload_bytes": 20_000_000,
                                 "kept": 8}
-    assert second["fills"] and second["tasks"] == ["classify", "toy-detect"]
+    assert second["fills"] and second["tasks"] == ["classify", "detect"]
     json.dumps(second, allow_nan=False)
     assert [p["what"] for p in client.all("progress")] == ["load", "load"]
 
@@ -125,6 +125,38 @@ def test_a_live_target_that_is_wrong_is_told_once_and_costs_no_credit(client: Cl
     assert client.one("explanation", seq=9)["title"] == "why blue"
 
 
+def test_the_live_map_is_of_the_box_nearest_to_the_last_click(client: Client) -> None:
+    picture = np.concatenate([colour("red", 48, 32), colour("blue", 48, 32)], 1)
+    client.emit("configure", {"task": "detect", "method": "saliency", "target": "near:0.9,0.4"})
+    client.one("ready", labels={"toy-boxes": {"0": "red", "1": "green", "2": "blue"}})
+
+    def hot_half(seq: int) -> str:
+        assert client.frame(picture, seq=seq)["follows"] is True
+        said = client.one("explanation", seq=seq)
+        heat = np.frombuffer(said["heat"], np.uint8).reshape(said["shape"])
+        return "right" if heat[:, 8:].sum() > heat[:, :8].sum() == 0 else "left"
+
+    assert hot_half(1) == "right"
+    client.emit("configure", {"target": "near:0.2,0.9"})
+    assert hot_half(2) == "left"
+    client.emit("configure", {"target": None})
+    assert hot_half(3) in ("left", "right")
+
+
+def test_no_box_means_no_live_map_and_no_error(client: Client) -> None:
+    dark = np.zeros((48, 64, 3), np.uint8)
+    client.emit("configure", {"task": "detect", "method": "saliency"})
+    client.one("ready", labels={"toy-boxes": {"0": "red", "1": "green", "2": "blue"}})
+    for seq, target in enumerate((None, "near:0.5,0.5", "box:0", "box:7/class:red", "candidate:0"), 1):
+        client.emit("configure", {"target": target})
+        said = client.frame(dark, seq=seq)
+        assert said["boxes"] == [] and said["follows"] is False
+    assert not client.all("error", "explanation")
+    client.emit("configure", {"target": "near:here"})
+    bright = client.frame(colour("red"), seq=20)
+    assert bright["follows"] is False and "shares of the picture" in client.one("error")["message"]
+
+
 def test_a_kept_picture_is_explained_for_any_class(client: Client) -> None:
     client.frame(colour("red"), seq=7, keep=True)
     client.emit("explain", {"id": "a", "seq": 7, "method": "saliency", "target": "class:1/versus:2"})
@@ -163,6 +195,18 @@ def test_long_explanations_get_better_and_can_be_stopped(client: Client) -> None
     heard = len(client.all("explanation", id="b"))
     client.frame(colour("red"), seq=2)
     assert len(client.all("explanation", id="b")) == heard < 900 and not client.all("error")
+
+
+@pytest.mark.parametrize("check, curves", [
+    ("curves", {"deletion_black", "deletion_blur", "insertion_blur"}), ("sanity", {"rank correlation"})])
+def test_an_explanation_is_checked_step_by_step(client: Client, check: str, curves: set[str]) -> None:
+    client.frame(colour("red"), seq=1, keep=True)
+    client.emit("explain", {"id": "c", "seq": 1, "method": "saliency", "check": check, "target": "class:0"})
+    said = client.one("explanation", id="c", done=True)
+    assert set(said["curves"]) == curves and said["numbers"] and said["title"] == "why red"
+    assert (said["check"], said["method"], said["target"]) == (check, "saliency", "class:0")
+    progress = [e["progress"] for e in client.all("explanation", id="c")]
+    assert progress == sorted(progress) and len(progress) > 1
 
 
 def test_a_new_request_of_the_same_id_replaces_the_old_one(client: Client) -> None:
