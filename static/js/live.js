@@ -26,6 +26,7 @@ function present(result, explanation) {
 
 function count(result) {
   const now = performance.now();
+  if (now - (shown.at(-1) ?? now) > 1500) shown.length = 0;      // a pause is no frame rate
   shown.push(now);
   while (shown.length > 2 && now - shown[0] > 3000) shown.shift();
   figures.fps = shown.length > 1 ? ((shown.length - 1) * 1000) / (now - shown[0]) : 0;
@@ -67,6 +68,11 @@ on('explanation', (explanation) => {
   const took = performance.now() - waiting.since;
   lag += 0.2 * (took - lag);
   present(waiting, explanation);
+});
+
+on('clear', () => {
+  shown.length = 0;
+  Object.assign(figures, { fps: 0, roundTrip: 0, model: 0 });
 });
 
 on('state:source', (source) => {

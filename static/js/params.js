@@ -31,7 +31,7 @@ function control(p, value, changed) {
       words(p.name)));
   }
   const output = el('output', { for: id, class: 'numbers' }, short(value));
-  const step = p.whole ? 1 : (p.high - p.low) / 200;
+  const step = p.whole ? 1 : 10 ** Math.floor(Math.log10((p.high - p.low) / 50) + 1e-9);
   const slider = el('input', { type: 'range', id, 'data-param': p.name, min: p.low, max: p.high, step,
     oninput: (e) => { output.textContent = short(Number(e.target.value)); changed(Number(e.target.value)); } });
   slider.value = value;

@@ -139,6 +139,7 @@ on('state:task', (task) => {
   set({ live: liveFor[task] });
   $('#live').checked = state.live;
   menu();
+  asked();
 });
 on('state:target', asked);
 on('state:result', () => { if (!state.explanation || state.explanation.live) asked(); });

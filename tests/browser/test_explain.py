@@ -44,22 +44,23 @@ def test_any_class_by_name_and_why_not_another(page: Page, watched: Watched) -> 
 
 def test_controls_are_built_from_the_declared_parameters(page: Page, watched: Watched) -> None:
     open_preset(page, "cat")
-    choose(page, "integrated_gradients")
+    choose(page, "parchgrad")
     declared = page.evaluate("""import('/static/js/state.js').then(({ methodInfo }) =>
         methodInfo().parameters.map((p) => p.name))""")
     page.locator("#method-settings summary").click()
     built = page.locator("#method-params [data-param]")
     assert [built.nth(i).get_attribute("data-param") for i in range(built.count())] == declared
     first = heat(page)
-    steps = page.locator("[data-param=steps]")
-    steps.focus()
-    page.keyboard.press("Home")
-    low = int(steps.get_attribute("min") or 0)
-    until(page, f"state.params.steps === {low} && !state.explaining")
-    page.select_option("[data-param=baseline]", "blur")
-    until(page, "state.params.baseline === 'blur' && !state.explaining && state.explanation?.done")
-    assert watched.of("explain")[-1]["params"] == {"steps": low, "baseline": "blur"}
+    depth = page.locator("[data-param=depth]")
+    depth.focus()
+    page.keyboard.press("End")
+    high = float(depth.get_attribute("max") or 0)
+    until(page, f"state.params.depth === {high} && !state.explaining && state.explanation?.done", seconds=60)
+    assert watched.of("explain")[-1]["params"]["depth"] == high
     assert np.abs(heat(page) - first).max() > 0
+    page.select_option("[data-param=of]", "smoothgrad")
+    until(page, "state.params.of === 'smoothgrad' && state.explaining")
+    assert watched.of("explain")[-1]["params"] == state(page, "params")
     expect(page.locator("#numbers")).to_contain_text("Raw maximum")
 
 
