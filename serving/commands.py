@@ -26,7 +26,9 @@ from serving import messages
 from serving.frames import decode_upload
 from serving.session import Settings
 
-DEPENDS_ON_THE_PICTURE = re.compile(r"(box|candidate|word):\d+|near:[\d.]+,[\d.]+|caption|")
+# Places that one picture has and another lacks; the empty text is the best box.
+PLACES = {"classify": re.compile("(?!)"), "detect": re.compile(r"((box|candidate):\d+|near:[\d.]+,[\d.]+|)"),
+          "caption": re.compile(r"(word:\d+|)")}
 
 
 class WrongCall(BadInput):
@@ -243,7 +245,7 @@ def _target(text: str | None, look: Look) -> Any:
         return parse_target(text, look)
     except BadInput as problem:
         place = (text or "").partition("/")[0]
-        if DEPENDS_ON_THE_PICTURE.fullmatch(place):
+        if PLACES[look.model.info.task].fullmatch(place):
             parse_target(place or None, look)  # fails again where it is the picture that lacks it
         raise WrongCall(str(problem)) from problem
 

@@ -84,9 +84,9 @@ def test_a_class_that_is_not_there_is_refused_with_the_range(lite0: Model, targe
         lite0.score(lite0.encode(canvas.x), target)
 
 
-def test_indices_are_keys_because_names_repeat(lite0: Model) -> None:
+def test_every_index_has_a_name_and_the_bird_is_not_the_machine(lite0: Model) -> None:
     assert sorted(lite0.labels) == list(range(1000))
-    assert [i for i, name in lite0.labels.items() if name == "crane"] == [134, 517]
+    assert [i for i, name in lite0.labels.items() if "crane" in name.split()] == [134, 517]
 
 
 def test_randomising_makes_a_copy_and_leaves_the_model_alone(lite0: Model) -> None:
