@@ -1,6 +1,7 @@
 """What does it need: the hottest part of an explanation erased, beside the same area at random."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace as changed
 from math import exp
 
@@ -94,7 +95,7 @@ def _picture(x: Tensor) -> np.ndarray:
         shows="How far the confidence falls when a map's hottest part is erased, and a random part.",
         cannot="Not whether something else would do as well; and what fills the hole is seen too.",
         map=MAPS, share=(10, 1, 50), fill=tuple(FILLS), seed=(0, 0, 99))
-def needs(look: Look, target: Target, map: str, share: int, fill: str, seed: int) -> Explanation:
+def needs(look: Look, target: Target, map: str, share: int, fill: str, seed: int) -> Iterator[Explanation]:
     """Erase the hottest `share` per cent of a map; the control is the mean of a few random regions."""
     *_, found = steps(look, map, target, {})
     inside = look.canvas.inside
@@ -102,16 +103,21 @@ def needs(look: Look, target: Target, map: str, share: int, fill: str, seed: int
     before = confidence(look, target, look.x)
     numbers: dict[str, float | str] = {"confidence": before}
     if not mask.any():
-        return Explanation(found.heat, numbers=numbers, note="The map is empty: there is nothing to erase.")
+        yield Explanation(found.heat, numbers=numbers, note="The map is empty: there is nothing to erase.")
+        return
     without = erased(look, mask, fill)
     draw = torch.Generator().manual_seed(seed)
-    others = [erased(look, at_random(mask, inside, draw), fill) for _ in range(DRAWS)]
     after = confidence(look, target, without)
+    others: list[Tensor] = []
+    numbers["without the hottest"] = after
+    while len(others) < DRAWS:                # a fill may take long; between two, others get their turn
+        yield Explanation(found.heat, image=_picture(without), numbers=dict(numbers),
+                          prediction=look.after(without), progress=(len(others) + 1) / (DRAWS + 1))
+        others.append(erased(look, at_random(mask, inside, draw), fill))
     control = float(np.mean([confidence(look, target, x) for x in others]))
-    numbers |= {"without the hottest": after, "without a random part": control,
-                "erased %": 100 * float(mask[inside].mean())}
-    return Explanation(found.heat, image=_picture(without), images={"random part": _picture(others[0])},
-                       numbers=numbers, prediction=look.after(without), note=_verdict(before, after, control))
+    numbers |= {"without a random part": control, "erased %": 100 * float(mask[inside].mean())}
+    yield Explanation(found.heat, image=_picture(without), images={"random part": _picture(others[0])},
+                      numbers=numbers, prediction=look.after(without), note=_verdict(before, after, control))
 
 
 def _verdict(before: float, after: float, control: float) -> str:
