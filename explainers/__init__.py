@@ -23,6 +23,10 @@ from models.base import Model, Target
 __all__ = ["METHODS", "Explanation", "Look", "Method", "explain", "find_method", "method", "parse_target",
            "steps"]
 
+GROUPS = ("maps", "gradients", "perturbation", "attacks", "what if", "checks")      # as the page lists them
+for _name in sorted(METHODS, key=lambda name: GROUPS.index(METHODS[name].group)):
+    METHODS[_name] = METHODS.pop(_name)
+
 
 def explain(model: Model, frame: np.ndarray, method: str, target: Target | str | None = None,
             settings: dict[str, Any] | None = None, **params: Any) -> Explanation:

@@ -108,7 +108,7 @@ def sanity(look: Look, method: str, target: Target, params: dict[str, Any]) -> I
         numbers[f"rank correlation, {name} random"] = correlations[-1]
         e = _checked(own, maps, correlations, numbers, (number + 1) / len(STAGES))
         if e.done:
-            e.note = _verdict(correlations[-1])
+            e.note = "The map is empty: there is nothing to check." if own.empty else _verdict(correlations[-1])
         yield e
 
 

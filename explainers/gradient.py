@@ -1,6 +1,7 @@
 """Explanations from the gradient of the score with respect to the pixels."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from explainers.pixels import at_once, hidden, pixel_gradient
 from models.base import BadInput, Target
 
 Forward = Callable[[Tensor], Tensor]
+warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")      # captum takes them away again
 NOISY = "Not whether a pixel speaks for or against, and it is noisy on deep nets."
 
 
@@ -55,7 +57,8 @@ def smooth_grad(look: Look, target: Target, samples: int, noise: float, seed: in
                           note=f"{done} of {samples} noisy copies." if done < samples else "")
 
 
-def smoothed(forward: Forward, x: Tensor, samples: int, noise: float, seed: int) -> Iterator[tuple[Tensor, int]]:
+def smoothed(forward: Forward, x: Tensor, samples: int, noise: float,
+             seed: int) -> Iterator[tuple[Tensor, int]]:
     """The mean gradient so far, and of how many noisy copies. `noise` is a share of the range [0,1]."""
     tunnel, total, done = NoiseTunnel(Saliency(forward)), torch.zeros_like(x), 0
     while done < samples:
@@ -77,8 +80,9 @@ def integrated_gradients(look: Look, target: Target, steps: int, baseline: str) 
     yield from integrated(look, target, look.forward(target), steps, baseline)
 
 
-def integrated(look: Look, target: Target, forward: Forward, steps: int, baseline: str) -> Iterator[Explanation]:
-    """Integrated gradients of any forward pass; the completeness residual is against the model's own score."""
+def integrated(look: Look, target: Target, forward: Forward, steps: int,
+               baseline: str) -> Iterator[Explanation]:
+    """Integrated gradients of any forward pass; completeness is judged by the model's own score."""
     starts = [hidden(look, fill) for fill in (("black", "blur") if baseline == "both" else (baseline,))]
     means, total = [torch.zeros_like(look.x) for _ in starts], steps * len(starts)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
@@ -97,24 +101,31 @@ def integrated(look: Look, target: Target, forward: Forward, steps: int, baselin
                 continue
             used += float(weight.sum())
             if done < total:
-                parts = sum((look.x - s) * m / used for s, m in zip(starts, means, strict=True))
-                yield Explanation(summed(parts / len(starts)), progress=done / total,
+                yield Explanation(summed(_travelled(look, starts, means) / used), progress=done / total,
                                   note=f"{done} of {total} steps.")
-    result = sum((look.x - s) * m for s, m in zip(starts, means, strict=True)) / len(starts)
-    yield Explanation(summed(result), **_completeness(look, target, starts, float(result.sum())))
+    result = _travelled(look, starts, means)
+    yield _complete(Explanation(summed(result)), look, target, starts, float(result.sum()))
 
 
-def _completeness(look: Look, target: Target, starts: list[Tensor], explained: float) -> dict[str, object]:
+def _travelled(look: Look, starts: list[Tensor], means: list[Tensor]) -> Tensor:
+    """The way from each baseline times the mean gradient on it, averaged over baselines."""
+    ways = [(look.x - s) * m for s, m in zip(starts, means, strict=True)]
+    return torch.stack(ways).mean(0)
+
+
+def _complete(e: Explanation, look: Look, target: Target, starts: list[Tensor],
+              explained: float) -> Explanation:
     """How far the map's sum is from the change of the score that it should add up to."""
     with torch.no_grad():
         score = float(look.model.score(look.features, target)[0])
         nothing = float(look.forward(target)(torch.cat(starts)).mean())
     off = abs(explained - (score - nothing)) / max(abs(score - nothing), 1e-6)
-    return {"numbers": {"score": score, "score of the baseline": nothing, "sum of the map": explained,
-                        "completeness error": off},
-            "note": "" if off <= 0.1 else
-            f"The map adds up to {explained:.3g} where the score changed by {score - nothing:.3g}: "
-            f"{off:.0%} is not accounted for; take more steps."}
+    e.numbers = {"score": score, "score of the baseline": nothing, "sum of the map": explained,
+                 "completeness error": off}
+    if off > 0.1:
+        e.note = (f"The map adds up to {explained:.3g} where the score changed by {score - nothing:.3g}: "
+                  f"{off:.0%} is not accounted for; take more steps.")
+    return e
 
 
 class _Scored(nn.Module):
@@ -138,8 +149,8 @@ def guided_backpropagation(look: Look, target: Target) -> Explanation:
     relus = [m for m in net.modules() if isinstance(m, nn.ReLU)]
     if other or not relus:
         raise BadInput(f"guided backpropagation drops negative signals at ReLUs, and {look.model.info.title} "
-                       f"has {', '.join(other) or 'none'}; take a net whose activations are all ReLU (resnet50) "
-                       "or another method")
+                       f"has {', '.join(other) or 'none'}; take a net whose activations are all ReLU "
+                       "(resnet50), or another method")
     captum = GuidedBackprop(_Scored(net, look.forward(target)))
     x = look.x.clone().requires_grad_()
     return Explanation(summed(captum.attribute(x)),
