@@ -16,6 +16,10 @@ def psnr(filled: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
+def _pictures(folder: Path) -> list[np.ndarray]:
+    return [np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)) for path in sorted(folder.glob("*.jpg"))]
+
+
 def _gradient(grey: np.ndarray) -> np.ndarray:
     return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
 
@@ -43,7 +47,7 @@ def textured_holes(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarra
     one that correlates best with some other place of the picture it does not touch; of all pictures the
     `count` best. (Where texture is random and never recurs, the best guess is a blur, and no exemplar wins.)
     """
-    pictures = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted(folder.glob("*.jpg"))]
+    pictures = _pictures(folder)
     found = sorted(((_recurring_square(p), i) for i, p in enumerate(pictures)), reverse=True)[:count]
     return [(pictures[i], _square(pictures[i], y, x)) for (_, y, x), i in found]
 
@@ -56,7 +60,7 @@ def restless_holes(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarra
                             interpolation=cv2.INTER_AREA)
         return float(np.percentile(blocks, 25))
 
-    pictures = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted(folder.glob("*.jpg"))]
+    pictures = _pictures(folder)
     chosen = sorted(pictures, key=calm, reverse=True)[:count]
     return [(p, _square(p, p.shape[0] // 2 - 54, p.shape[1] // 2 - 54, 108)) for p in chosen]
 

@@ -97,7 +97,9 @@ def _picture(x: Tensor) -> np.ndarray:
         map=MAPS, share=(10, 1, 50), fill=tuple(FILLS), seed=(0, 0, 99))
 def needs(look: Look, target: Target, map: str, share: int, fill: str, seed: int) -> Iterator[Explanation]:
     """Erase the hottest `share` per cent of a map; the control is the mean of a few random regions."""
-    *_, found = steps(look, map, target, {})
+    for found in steps(look, map, target, {}):
+        if not found.done:
+            yield Explanation(found.heat, progress=found.progress / 2)
     inside = look.canvas.inside
     mask = hottest(found.heat, inside, share / 100)
     before = confidence(look, target, look.x)
@@ -106,18 +108,18 @@ def needs(look: Look, target: Target, map: str, share: int, fill: str, seed: int
         yield Explanation(found.heat, numbers=numbers, note="The map is empty: there is nothing to erase.")
         return
     without = erased(look, mask, fill)
+    after = numbers["without the hottest"] = confidence(look, target, without)
+    numbers["erased %"] = 100 * float(mask[inside].mean())
     draw = torch.Generator().manual_seed(seed)
-    after = confidence(look, target, without)
-    others: list[Tensor] = []
-    numbers["without the hottest"] = after
-    while len(others) < DRAWS:                # a fill may take long; between two, others get their turn
-        yield Explanation(found.heat, image=_picture(without), numbers=dict(numbers),
-                          prediction=look.after(without), progress=(len(others) + 1) / (DRAWS + 1))
+    others, control = [], []
+    for turn in range(DRAWS):
+        yield Explanation(found.heat, numbers=dict(numbers), progress=0.5 + 0.5 * turn / DRAWS)
         others.append(erased(look, at_random(mask, inside, draw), fill))
-    control = float(np.mean([confidence(look, target, x) for x in others]))
-    numbers |= {"without a random part": control, "erased %": 100 * float(mask[inside].mean())}
+        control.append(confidence(look, target, others[-1]))
+    numbers["without a random part"] = float(np.mean(control))
     yield Explanation(found.heat, image=_picture(without), images={"random part": _picture(others[0])},
-                      numbers=numbers, prediction=look.after(without), note=_verdict(before, after, control))
+                      numbers=numbers, prediction=look.after(without),
+                      note=_verdict(before, after, float(np.mean(control))))
 
 
 def _verdict(before: float, after: float, control: float) -> str:

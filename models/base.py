@@ -299,7 +299,7 @@ class Model(Protocol):
     def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
         """(N, K): every class's number where the target points (all classes, one anchor's, one word's place).
 
-        Column `target.index` is the number that `score` gives; differentiable. For log p/(1-p) and its two parts.
+        Only differences between columns mean anything; differentiable. For log p/(1-p) and its two parts.
         """
 
     def randomised(self, share: float, seed: int) -> Model:

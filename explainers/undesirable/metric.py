@@ -56,7 +56,7 @@ def measure(model: Model, pictures: Iterable[tuple[int, Path]], kind: str = "F-T
             replace: str = "blur", other: str = "mean", only_wrong: bool = False,
             seen: list[bool] | None = None) -> list[Row]:
     """The table, a row a share. `seen` collects for each picture whether the model was right."""
-    found: list[np.ndarray] = []
+    found: list[list[list[float]]] = []
     right: list[bool] = [] if seen is None else seen
     for index, path in pictures:
         frame = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
@@ -86,7 +86,7 @@ def measure(model: Model, pictures: Iterable[tuple[int, Path]], kind: str = "F-T
 
 def _one(look: Look, index: int, kind: str, iterations: int, replace: str,
          other: str) -> list[list[float]]:
-    """For each share: change and top-1 of ours; change, top-1 and improvement of random; change with `other`."""
+    """For each share: change and top-1 of ours; change, top-1, improvement of random; change with other."""
     model, target = look.model, Target(index=index)
     instead, inside = replacement(look, replace), look.canvas.inside
     *_, (m, _, _) = search(odds_of(model, target), look.x, instead, inside_of(look), kind, iterations)
@@ -119,8 +119,9 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["taken away | change of p  improved  righted | random: change  improved  righted | "
              "other r: change"]
     for r in rows:
-        lines.append(f"{f'{100 * r.share:.0f} %':>10} | {r.change:+11.3f} {r.improved:9.0%} {r.righted:8.0%} | "
-                     f"{r.random:+14.3f} {r.random_improved:9.0%} {r.random_righted:8.0%} | {r.other:+15.3f}")
+        lines.append(f"{f'{100 * r.share:.0f} %':>10} | {r.change:+11.3f} {r.improved:9.0%} {r.righted:8.0%} "
+                     f"| {r.random:+14.3f} {r.random_improved:9.0%} {r.random_righted:8.0%} "
+                     f"| {r.other:+15.3f}")
     return "\n".join(lines)
 
 
