@@ -146,7 +146,10 @@ class Yolo:
         return _at_cell(self._branch(branch)[1][level], features[level], row, column)
 
     def randomised(self, share: float, seed: int) -> Yolo:
-        return Yolo(self.info, randomised_copy(self.net, share, seed))
+        # The heads of all levels lie side by side, so no layer alone is the last of every box.
+        head, whole = (sum(isinstance(m, nn.Conv2d) for m in part.modules())
+                       for part in (self._head, self.net))
+        return Yolo(self.info, randomised_copy(self.net, max(share, head / whole), seed))
 
     def _branch(self, branch: str) -> tuple[Any, Any]:
         """The box and class convolutions of one of the heads, level by level."""

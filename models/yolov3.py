@@ -43,6 +43,7 @@ COUNTS = tuple(3 * n * n for n in CELLS)
 LAYERS = [(16, 3, 3, True), (32, 16, 3, True), (64, 32, 3, True), (128, 64, 3, True), (256, 128, 3, True),
           (512, 256, 3, True), (1024, 512, 3, True), (256, 1024, 1, True), (512, 256, 3, True),
           (255, 512, 1, False), (128, 256, 1, True), (256, 384, 3, True), (255, 256, 1, False)]
+HEADS = 5                   # of these, the last ones, behind the split
 
 CATALOG = {
     "yolov3-tiny": ModelInfo(
@@ -176,6 +177,8 @@ class YoloV3Tiny:
         return self._log_confidences(self._raw(features, place_of(target.anchor)))
 
     def randomised(self, share: float, seed: int) -> YoloV3Tiny:
+        # The two heads lie side by side, so none of their layers alone is the last of every box.
+        share = max(share, HEADS / len(LAYERS))
         return YoloV3Tiny(self.info, randomised_copy(self.net, share, seed))  # type: ignore[arg-type]
 
     def _raw(self, features: tuple[Tensor, ...], place: Place) -> Tensor:
