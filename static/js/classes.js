@@ -13,6 +13,7 @@ let slots = [];                     // class index in each place
 let top;
 let spoken = '';
 let stable = { index: null, since: 0 };
+const HELD = 350;                   // ms: a headline that changes faster cannot be read
 
 function row() {
   const label = el('span', { class: 'bar-label' });
@@ -61,7 +62,9 @@ function render(result) {
   const classes = result.classes ?? [];
   slots = placed(classes, !result.kept);
   const best = classes[0];
-  top.firstChild.textContent = best?.label ?? 'Nothing';
+  if (stable.index !== best?.index) stable = { index: best?.index, since: performance.now() };
+  const fresh = result.kept || top.firstChild.textContent === '…' || performance.now() - stable.since > HELD;
+  if (fresh) top.firstChild.textContent = best?.label ?? 'Nothing';
   slots.forEach((index, i) => {
     const entry = classes.find((c) => c.index === index);
     const { button, label, value, fill } = rows[i];
@@ -87,7 +90,6 @@ function mark() {
 /* The top answer is read out when it has stayed the same for a while, never at frame rate. */
 function speak(best, now) {
   if (!best) return;
-  if (stable.index !== best.index) stable = { index: best.index, since: performance.now() };
   if (best.label === spoken || (!now && performance.now() - stable.since < 1500)) return;
   spoken = best.label;
   emit('speak', `${best.label}, ${percent(best.probability)}`);

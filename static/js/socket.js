@@ -137,7 +137,7 @@ function onResult(result) {
     return;
   }
   settle(result.seq);
-  kept.get(result.seq)?.resolve({ ...result, picture });
+  kept.get(result.seq)?.resolve({ ...result, fingerprint: result.picture, picture });
   const wasKept = kept.delete(result.seq);
   emit('result', { ...result, picture, kept: wasKept, roundTrip: performance.now() - (picture?.at ?? performance.now()) });
   emit('credit');
@@ -203,7 +203,8 @@ function restartSilence() {
   flight.timer = setTimeout(takeBack, SILENCE);
 }
 
-function lost() {
+function lost(reason) {
+  if (reason === 'io server disconnect') setTimeout(() => socket.connect(), 2000);    // it sent us away: ask again
   clearTimeout(flight?.timer);
   flight = null;
   set({ connection: 'gone', configuring: false });

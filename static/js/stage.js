@@ -21,9 +21,17 @@ export function showPicture(bitmap, { mirrored = false, title = '' } = {}) {
   emit('frame', { bitmap, mirrored });
 }
 
+/* What a screen reader hears of the canvas. */
+function describe() {
+  const { explanation: e, picture } = state;
+  const map = !e?.shape ? '' : e.empty ? ' No evidence: no map is drawn.' : ` Map: ${e.title}.`;
+  if (picture) stage.canvas.setAttribute('aria-label', `Picture: ${picture.title}.${map}`);
+}
+
 export function showHeat(explanation) {
   stage.heat(explanation);
   set({ explanation });
+  if (!explanation?.live) describe();
   emit('explained', explanation);
 }
 

@@ -4,10 +4,11 @@
    nextMethod(step)   the method after or before this one in the menu */
 import { emit, on } from './bus.js';
 import { $, el, short, words } from './dom.js';
-import { refresh } from './explaining.js';
-import { drawLegend } from './heat.js';
+import { liveMethod, refresh } from './explaining.js';
+import { drawLegend, valueAt } from './heat.js';
 import { current, has, targetLabel, targets } from './panel.js';
 import { buildParams } from './params.js';
+import { stage } from './stage.js';
 import { methodInfo, set, state } from './state.js';
 
 export const GROUPS = ['maps', 'gradients', 'perturbation', 'attacks', 'what if', 'checks'];
@@ -90,6 +91,14 @@ function legend(e) {
   ticks[2].textContent = e.signed ? `for +${short(e.scale)}` : short(e.scale);
 }
 
+/* The raw value under the pointer, in the middle of the legend. */
+function here(point) {
+  const e = state.explanation;
+  if (!e?.shape) return;
+  const value = point?.inside ? valueAt(e, point.x, point.y) : null;
+  $('#legend-ticks').children[1].textContent = value === null ? (e.signed ? '0' : '') : `here ${short(value)}`;
+}
+
 const HIDDEN_NUMBERS = /^(area|bounds)/;
 
 /* Numbers change in place while live: rows are only rebuilt when their names change. */
@@ -106,6 +115,8 @@ function numbers(e) {
 }
 
 function explained(e) {
+  const late = !e && state.source === 'camera' && liveMethod();     // a frame whose map came too late: nothing jumps
+  if (late) return;
   legend(e);
   numbers(e);
   const note = !e ? '' : e.note || (e.empty ? 'No evidence: the map is zero everywhere.' : '');
@@ -128,6 +139,11 @@ export function walk(step) {
   emit('explain-target', all[next].target);
 }
 
+stage.addLayer({ order: -1, pointer(kind, point) {
+  if (kind === 'move') here(point);
+  if (kind === 'leave') here(null);
+  return false;
+} });
 $('#method').addEventListener('change', (event) => chooseMethod(event.target.value));
 $('#live').addEventListener('change', (event) => {
   liveFor[state.task] = event.target.checked;

@@ -17,7 +17,7 @@ def choose(page: Page, method: str) -> None:
 def test_pressing_a_class_changes_the_map(page: Page) -> None:
     open_preset(page, "cat")
     before, drawn = heat(page), stage_pixels(page)
-    row = page.locator(".bar-row").nth(3)
+    row = page.locator("#sees-classify .bar-row").nth(3)
     name = row.locator(".bar-label").inner_text()
     row.click()
     until(page, f"state.explanation?.done && state.explanation.title.includes('{name}')")
@@ -208,7 +208,7 @@ def test_a_class_pressed_while_live(page: Page, live: bool) -> None:
     if not live:
         page.uncheck("#live")
         until(page, "state.explanation === null")
-    page.locator(".bar-row").nth(2).click()
+    page.locator("#sees-classify .bar-row").nth(2).click()
     if live:
         until(page, "state.explanation?.live && state.explanation.target === state.target && state.target")
         assert state(page, "source") == "camera"

@@ -38,7 +38,7 @@ def test_it_opens_clean_and_fits_one_screen(page: Page) -> None:
     expect(page.locator("#status-words")).to_contain_text("EfficientNet-Lite0")
     expect(page.locator("#notice")).to_contain_text("Show it something")
     open_preset(page, "coffee")
-    expect(page.locator(".top-answer")).to_have_text("espresso")
+    expect(page.locator("#sees-classify .top-answer")).to_have_text("espresso")
     root = "document.documentElement"
     assert page.evaluate(f"[{root}.scrollHeight, {root}.scrollWidth]") == [720, 1280]
     fits = page.evaluate("[panel.scrollHeight, panel.clientHeight]")
@@ -52,7 +52,8 @@ def test_camera_to_label(page: Page, show: Show, photographs: Pictures, lite0: M
     expected = {c.label for c in Look(lite0, photographs["cat"]).prediction.classes[:3]}
     seen = {c["label"] for c in state(page, "result.classes.slice(0, 3)")}
     assert seen & expected, f"the camera shows the cat, expected some of {expected}, got {seen}"
-    assert page.locator(".top-answer").inner_text() in {"tabby", "tiger cat", "Egyptian cat", "lynx"}
+    headline = page.locator("#sees-classify .top-answer").inner_text()
+    assert headline in {"tabby", "tiger cat", "Egyptian cat", "lynx"}
     expect(page.locator("#figures")).to_contain_text("fps")
     expect(page.locator("#figures")).to_contain_text("ms")
     screenshot(page, "camera-live")
@@ -76,7 +77,8 @@ def test_bars_keep_their_places_while_live(page: Page, show: Show, photographs: 
         const { on } = await import('/static/js/bus.js');
         let last = null, jumps = 0, seen = 0;
         return new Promise((done) => on('result', () => {
-            const now = [...document.querySelectorAll('.bar-row')].map((row) => row.dataset.index);
+            const rows = [...document.querySelectorAll('#sees-classify .bar-row')];
+            const now = rows.map((row) => row.dataset.index);
             if (last) jumps += now.filter((index, i) => last.includes(index) && last[i] !== index).length;
             last = now;
             if ((seen += 1) === 8) done(jumps);
@@ -157,7 +159,7 @@ def test_pictures_are_dropped_and_pasted(page: Page, photographs: Pictures, even
     assert done
     drop(page, event, data.tobytes(), "cup.png", "image/png")
     until(page, "state.picture?.result")
-    expect(page.locator(".top-answer")).to_have_text("espresso")
+    expect(page.locator("#sees-classify .top-answer")).to_have_text("espresso")
 
 
 def test_what_is_no_picture_gets_a_sentence(page: Page) -> None:
@@ -172,8 +174,9 @@ def test_server_restart_and_recovery(page: Page, server: Server) -> None:
     expect(page.locator("#status-words")).to_contain_text("comes back by itself")
     server.start()
     until(page, "state.connection === 'open' && !state.configuring", seconds=60)
-    page.locator(".bar-row").nth(1).click()
+    page.locator("#sees-classify .bar-row").nth(1).click()
     until(page, "state.target && state.explanation?.done && state.explanation.title.includes('cup')")
+    start_camera(page)
     page.watched.problems.clear()  # type: ignore[attr-defined]  # the browser itself reports each failed try
 
 
@@ -214,7 +217,7 @@ def test_narrow_screens_stack_with_the_picture_first(page: Page) -> None:
 def test_presenting_is_larger_and_ends_with_escape(page: Page) -> None:
     page.set_viewport_size({"width": 1920, "height": 1080})
     open_preset(page, "cat")
-    size = "parseFloat(getComputedStyle(document.querySelector('.top-answer')).fontSize)"
+    size = "parseFloat(getComputedStyle(document.querySelector('#sees-classify .top-answer')).fontSize)"
     before = page.evaluate(size)
     page.keyboard.press("p")
     expect(page.locator("#strip")).to_be_hidden()
