@@ -10,6 +10,8 @@ import numpy as np
 LONGEST = 20                 # words of a decoded caption
 NORMALISATION = 0.7          # a sentence's log-probability is divided by its length to this power
 
+IMPOSSIBLE = -1e8            # words that are never said have a log-probability far below this
+
 Step = Callable[[np.ndarray, Any], tuple[np.ndarray, Any]]
 """Last words (B,) and memory to log-probabilities (B,V) of the next and the memory after them."""
 Pick = Callable[[Any, np.ndarray], Any]
@@ -46,8 +48,10 @@ def beam_search(step: Step, pick: Pick, memory: Any, *, start: int, end: int, wi
                 sums[row, _said_after(sentence.words)] = -np.inf
             else:
                 sums[row, end] = -np.inf
-        best = np.argpartition(-sums, 2 * width, axis=None)[: 2 * width]
+        few = min(2 * width, sums.size)
+        best = np.argpartition(-sums, few - 1, axis=None)[:few]
         best = best[np.argsort(-sums.ravel()[best], kind="stable")]
+        best = best[sums.ravel()[best] > IMPOSSIBLE]
         rows: list[int] = []
         after: list[Sentence] = []
         for rank, (row, word) in enumerate(zip(*np.unravel_index(best, sums.shape), strict=True)):
@@ -59,6 +63,8 @@ def beam_search(step: Step, pick: Pick, memory: Any, *, start: int, end: int, wi
                 after.append(Sentence((*live[row].words, int(word)), said))
                 rows.append(int(row))
         live = after
+        if not live:
+            break
         reachable = max(sum(s.log_probabilities) for s in live) / (longest + 1) ** power
         if len(ended) >= width or any(s.score(power) >= reachable for s in ended):
             return sorted(ended, key=lambda s: -s.score(power))

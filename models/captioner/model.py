@@ -232,8 +232,15 @@ def load(info: ModelInfo, folder: Path, progress: Progress) -> Captioner:
         encoder = keras_encoder(network.folded(net))
     progress(info.title, 2, 3)
     captioner = Captioner(info, vocabulary, encoder, attention_speech(arrays, vocabulary))
-    with torch.no_grad():                     # traced now, so that the first frame does not wait for it
-        captioner.predict(captioner.encode(torch.zeros(1, 3, network.SIDE, network.SIDE, device=device())),
-                          captioner.prepare(np.zeros((8, 8, 3), np.uint8)))
+    look_once(captioner)
     progress(info.title, 3, 3)
     return captioner
+
+
+def look_once(captioner: Captioner) -> None:
+    """Trace the way there and back now; else whoever looks first waits for it, and the camera too."""
+    canvas = captioner.prepare(np.full((8, 8, 3), 128, np.uint8))
+    x = canvas.x.requires_grad_()
+    features = captioner.encode(x)
+    words = tuple(w.index for w in captioner.predict((features[0].detach(),), canvas).words)
+    captioner.score(features, Target(words=words)).sum().backward()

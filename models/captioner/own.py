@@ -17,7 +17,7 @@ from torch import Tensor
 from models import captioner
 from models.base import BadInput, ModelInfo, Progress
 from models.captioner import bridge, network
-from models.captioner.model import Captioner, Encoder, Speech, keras_encoder
+from models.captioner.model import Captioner, Encoder, Speech, keras_encoder, look_once
 from models.captioner.network import tf
 from models.captioner.vocabulary import Vocabulary
 
@@ -169,5 +169,7 @@ def load(info: ModelInfo, file: Path, vocabulary_file: Path, progress: Progress)
     vocabulary = Vocabulary.of(["<pad>"] * (layout.words - len(lines)) + lines,
                                f"the vocabulary {vocabulary_file.name}")
     encoder, where = _encoder(layout.channels, progress)
-    return Captioner(replace(info, note=where), vocabulary, encoder, _speech(net, layout, vocabulary),
+    mine = Captioner(replace(info, note=where), vocabulary, encoder, _speech(net, layout, vocabulary),
                      ENCODERS[layout.channels][1])
+    look_once(mine)
+    return mine

@@ -45,7 +45,7 @@ function sentence({ label, id, target }) {
       button.hidden = !word;
       if (!word) return;
       if (button.textContent !== word.word) button.textContent = word.word;
-      button.style.setProperty('--sure', `${Math.round(100 * word.probability)}%`);
+      button.style.setProperty('--sure', `${Math.round(100 * Math.sqrt(word.probability))}%`);
       button.classList.toggle('habit', word.habit);
       button.title = `${word.word}, ${percent(word.probability)}${word.habit ? `, ${HABIT}` : ''}`;
     });
@@ -87,12 +87,12 @@ function mount(root) {
   parts.whole = el('button', { type: 'button', id: 'whole-caption', onclick: () => explainTarget(`caption${suffix()}`) }, 'Whole caption');
   parts.speak = el('button', { type: 'button', id: 'speak', 'aria-pressed': 'false', onclick: speaking }, 'Speak');
   parts.input = el('input', { type: 'text', id: 'typed-caption', 'aria-label': 'Another caption', placeholder: 'Type another caption…', autocomplete: 'off', spellcheck: 'false' });
-  parts.form = el('form', { class: 'typed-form', onsubmit: (event) => { event.preventDefault(); weigh(); } }, parts.input, el('button', {}, 'Weigh it'));
+  parts.form = el('form', { class: 'typed-form', onsubmit: (event) => { event.preventDefault(); weigh(); } }, parts.input, el('button', {}, 'How likely?'));
   parts.typed = sentence({ label: 'The typed caption; press a word to see its evidence', id: 'typed-words', target: (i) => `word:${i}${suffix()}` });
   parts.verdict = el('p', { id: 'typed-verdict', role: 'status' });
   parts.other = el('div', { class: 'typed', hidden: true }, parts.typed.root, parts.verdict,
     el('button', { type: 'button', class: 'quiet', onclick: () => { forgetTyped(); explainTarget(null); } }, 'Back to its own words'));
-  parts.habit = el('p', { class: 'habit-key', hidden: true }, el('span', { class: 'word habit' }, 'dashed'), ` ${HABIT}`);
+  parts.habit = el('p', { class: 'habit-key', hidden: true }, el('span', { class: 'habit' }, 'dashed'), `: ${HABIT}`);
   root.append(parts.detail, el('div', { class: 'caption-actions' }, parts.whole, parts.speak), parts.form, parts.other, parts.habit);
 }
 
@@ -120,7 +120,6 @@ function still(result) {
     set({ target: same >= 0 ? `word:${same}` : `word:${wanted.at}/text:${wanted.text}` });
     wanted = null;
   } else if (beyond(result)) set({ target: null });
-  maps(null);
 }
 
 function clear() {
@@ -144,9 +143,12 @@ async function weigh() {
     typed = { text: wish, words: e.after.words };
     parts.typed.update(typed.words);
     parts.other.hidden = false;
-    const [mine, its] = [typed.words, said].map((words) => words.reduce((sum, { probability }) => sum + Math.log(Math.max(probability, 1e-30)), 0));
+    const [mine, its] = [typed.words, said].map((words) => {
+      const sum = words.reduce((total, { probability }) => total + Math.log(Math.max(probability, 1e-30)), 0);
+      return `${short(sum)}, ${short(sum / words.length)} a word`;
+    });
     const weakest = typed.words.reduce((low, word) => (word.probability < low.probability ? word : low));
-    parts.verdict.textContent = `Log-probability ${short(mine)}; its own caption has ${short(its)}. Least likely: “${weakest.word}”, ${percent(weakest.probability)}.`;
+    parts.verdict.textContent = `Log-probability ${mine}; its own caption has ${its}. Least likely: “${weakest.word}”, ${percent(weakest.probability)}.`;
     parts.input.blur();
     explainTarget(`caption${suffix()}`);
   } catch (failure) {
@@ -215,6 +217,7 @@ function name(target) {
 const targets = () => (typed ? typed.words : said).map(({ word }, i) => ({ target: `word:${i}${suffix()}`, label: word }));
 
 register('caption', { mount, render, still, clear, name, targets });
+on('still', () => { if (state.task === 'caption') maps(null); });
 on('state:target', () => { parts.said?.mark(); parts.typed?.mark(); });
 on('state:tab', (tab) => { parts.under.hidden = tab !== 'caption'; if (tab !== 'caption') { window.speechSynthesis?.cancel(); showRow('words', []); } });
 on('state:source', (source) => { if (source === 'camera') { forgetTyped(); showRow('words', []); } });

@@ -12,7 +12,8 @@ from tests.browser.drive import heat, screenshot, state, until
 from tests.conftest import DATA
 
 Show = Callable[[np.ndarray], None]
-LOADS = 120_000                     # TensorFlow is imported and traced on the first visit
+ROW = "document.querySelectorAll('#strip li.row').length > 2"
+LOADS = 120                         # seconds; TensorFlow is imported and traced on the first visit
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def before_camera(photographs: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.fixture
 def captioning(page: Page) -> Iterator[Page]:
     page.click("#tab-caption")
-    until(page, "state.configured?.task === 'caption' && !state.configuring", seconds=LOADS / 1000)
+    until(page, "state.configured?.task === 'caption' && !state.configuring", seconds=LOADS)
     yield page
 
 
@@ -59,7 +60,7 @@ def test_camera_to_caption_to_the_evidence_of_its_words(captioning: Page, show: 
     done(page)
     first = heat(page)
     assert state(page, "target").startswith("word:") and first.max() > 0
-    until(page, "document.querySelectorAll('#strip li.row').length > 2")
+    until(page, ROW, seconds=60)
     screenshot(page, "caption-word")
     frozen = words(page)
     page.locator("#caption-words button:visible").nth(len(frozen) - 1).click()
@@ -75,7 +76,7 @@ def test_words_can_be_walked_and_the_whole_caption_explained(captioning: Page) -
     page.locator("#strip li.preset button", has_text="astronaut").click()
     done(page)
     row = page.locator("#strip li.row")
-    until(page, "document.querySelectorAll('#strip li.row').length > 2")
+    until(page, ROW, seconds=60)
     said = words(page)
     assert row.all_inner_texts() == said
     page.keyboard.press("ArrowRight")

@@ -64,6 +64,11 @@ def test_length_is_made_up_for() -> None:
     assert search(choice, width=3, power=0.7)[0].words == (3, 4, 5)
 
 
+def test_a_dead_end_is_left_for_what_is_possible() -> None:
+    dead: Chain = {0: {2: 0.9, 3: 0.1}, 2: {}, 3: {1: 1.0}}
+    assert [s.words for s in search(dead, width=3)] == [(3,)]
+
+
 def test_words_and_probabilities_belong_together() -> None:
     for sentence in search(GARDEN_PATH, width=3):
         said = (START, *sentence.words, END)
