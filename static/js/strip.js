@@ -79,5 +79,5 @@ on('still', (picture) => {
   addFrame({ title: picture.title, draw: picture.bitmap, open: () => openPicture({ ...picture, seq: null, result: null }) });
 });
 on('state:picture', () => {
-  for (const node of list.children) node.classList.toggle('current', node.title === state.picture?.title);
+  for (const node of list.children) node.classList.toggle('current', $('button', node).title === state.picture?.title);
 });
