@@ -102,7 +102,8 @@ def stepper(look: Look, target: Target) -> Callable[[Tensor, float], Tensor]:
     """One captum step against the objective: pixel bounds kept, padding left alone."""
     captum = FGSM(objective(look, target), lambda out, _: -STEEP * out, lower_bound=0.0, upper_bound=1.0)
     mask = shown(look)
-    return lambda x, size: captum.perturb(x.detach().clone(), size, target=None, mask=mask).detach()
+    return lambda x, size: captum.perturb(x.detach().clone().requires_grad_(), size, target=None,
+                                          mask=mask).detach()
 
 
 def random_signs(look: Look, seed: int) -> list[Tensor]:
