@@ -50,7 +50,7 @@ on('result', (result) => {
   if (!moving(result) || !result.picture) return;
   set({ result });
   count(result);
-  if (!liveMethod()) {
+  if (!liveMethod() || result.follows === false) {      // nothing will come to wait for: no box, say
     present(result, null);
     return;
   }
