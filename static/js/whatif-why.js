@@ -9,6 +9,7 @@ import { el, percent, short, words } from './dom.js';
 import { ask } from './explaining.js';
 import { busy, warn } from './status.js';
 import { methodInfo, state } from './state.js';
+import { matched } from './whatif-compare.js';
 
 const NEEDS = 'needs';
 const UNDESIRABLE = 'undesirable';
@@ -23,28 +24,32 @@ export function createWhy(root, { current, redraw }) {
   const info = (name) => state.ready?.methods.find((m) => m.name === name);
   const busyWords = 'Explaining the modified picture';
 
-  /* The same question for both sides: a class by its index; a box by its place; a word in the sentence as it was. */
-  function target() {
-    const { result } = current().picture;
+  /* The same question for both sides: a class by its index; a box where it is found again; a word in the sentence
+     as it was. Null: the box is gone, and there is nothing to ask about. */
+  function target(modifiedSide) {
+    const { picture: { result }, edit } = current();
     const asked = state.target;
     if (result.classes) return asked ?? `class:${result.classes[0].index}`;
-    if (result.boxes) {
-      const box = result.boxes[Number(asked?.match(/^box:(\d+)/)?.[1] ?? 0)];
-      if (!box) return asked;
-      const [x0, y0, x1, y1] = box.box;
-      const [width, height] = current().picture.size;
-      return `near:${((x0 + x1) / 2 / width).toFixed(4)},${((y0 + y1) / 2 / height).toFixed(4)}/class:${box.index}`;
-    }
-    return `${asked?.split('/text:')[0] ?? 'caption'}/text:${result.caption}`;
+    if (!result.boxes) return `${asked?.split('/text:')[0] ?? 'caption'}/text:${result.caption}`;
+    const [, number = '0', rest = ''] = asked?.match(/^box:(\d+)(.*)$/) ?? [];
+    if (!modifiedSide) return asked ?? `box:${number}${rest}`;
+    const same = matched(result.boxes, edit?.boxes ?? []).kept.find(({ before }) => before === result.boxes[Number(number)]);
+    return same ? `box:${edit.boxes.indexOf(same.after)}${rest}` : null;
   }
 
   async function edited(on) {
     job?.stop();
     job = null;
     modified = null;
+    note.textContent = '';
     if (!on || !state.method) return redraw();
     const { picture } = current();
-    const mine = ask({ picture, method: state.method, params: state.params, target: target(), edited: true }, (e) => {
+    const about = target(true);
+    if (!about) {
+      note.textContent = 'That box is not in the modified picture any more: there is nothing to map.';
+      return redraw();
+    }
+    const mine = ask({ picture, method: state.method, params: state.params, target: about, edited: true }, (e) => {
       if (job !== mine) return;
       modified = e;
       busy('whatif', e.done ? null : { words: busyWords, progress: e.progress, stop: mine.stop });

@@ -153,7 +153,7 @@ const fillMenu = el('details', { class: 'menu', id: 'whatif-fill-menu' }, el('su
 const bar = el('div', { id: 'whatif-tools', role: 'toolbar', 'aria-label': 'Erase parts of the picture', hidden: true },
   toolButton('brush', 'Brush', 'b'), toolButton('eraser', 'Eraser', 'e'), toolButton('rectangle', 'Rectangle', 'r'), toolButton('box', 'This box', 'x'),
   el('label', { class: 'inline whatif-size' }, size, sizeText), act('whatif-undo', 'Undo', 'Undo (Z)', () => step('undo')), act('whatif-redo', 'Redo', 'Redo (Y)', () => step('redo')),
-  act('whatif-reset', 'Reset', 'Erase nothing', () => step('reset')), el('label', { class: 'inline' }, 'Fill', fills), fillMenu);
+  act('whatif-reset', 'Reset', 'Erase nothing', () => step('reset')), fills, fillMenu);
 $('#stage-extra').append(bar);
 
 function choose(tool) {
