@@ -1,10 +1,140 @@
 """What erasing costs, how well holes are filled, and whether undesirable pixels are undesirable."""
 from __future__ import annotations
 
+import base64
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+import models
+from bench.live import photograph, served
+from bench.table import Row, at_least, at_most
+from explainers.inpaint import fill
+from explainers.undesirable.metric import DRAWS, labelled, measure
+from models.base import Model
+
+DATA = Path(os.environ.get("SEEWHY_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+# One stroke after the other, as the page sends them; what is timed is what the person waits for.
+EDITS = """async ([jpeg, masks, fill]) => {
+  const { io } = await import('/vendor/socket.io.esm.min.js');
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const socket = io({ transports: ['websocket'], forceNew: true });
+  const once = (event) => new Promise((done) => { socket.once(event, done); });
+  await once('ready');
+  socket.emit('configure', { task: 'classify', method: null });
+  let ready = await once('ready');
+  while (ready.configured.method !== null) ready = await once('ready');
+  socket.emit('frame', { seq: 1, jpeg: bytes(jpeg), keep: true });
+  await once('result');
+  const trips = [];
+  for (const [i, mask] of masks.entries()) {
+    const start = performance.now();
+    socket.emit('edit', { id: `w${i}`, seq: 1, mask: bytes(mask), fill });
+    const result = await once('result');
+    trips.push([performance.now() - start, result.ms]);
+  }
+  socket.disconnect();
+  return trips;
+}"""
+
+
+
+def rows(quick: bool = False) -> Iterator[Row]:
+    """Waiting after a stroke, decibels of the fills, and the metric of undesirable pixels."""
+    yield from waiting(photograph("cat"), 12 if quick else 60)
+    yield full_fill(photograph("bus"))
+    folder = DATA / "imagenet"
+    if not folder.is_dir():
+        yield Row("fills and undesirable pixels on photographs", "no data", note=f"SEEWHY_DATA names {DATA}")
+        return
+    yield from decibels(folder)
+    yield from undesirable(models.load("efficientnet-lite0"), folder, 6 if quick else None)
+
+
+def waiting(frame: np.ndarray, repeats: int) -> Iterator[Row]:
+    """From release to the new prediction in a browser, over the fill and the prediction themselves."""
+    from playwright.sync_api import sync_playwright
+
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        yield Row("release to prediction", "no Chromium", "<= 1.3", False, "make test installs it")
+        return
+    small = cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    draw = np.random.default_rng(0)
+    with served() as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page()
+        page.goto(f"{address}/static/icon.svg")
+        for name in ("telea", "patch_match"):
+            masks = [base64.b64encode(_stroke(draw)).decode() for _ in range(repeats + 3)]
+            trips = page.evaluate(EDITS, [base64.b64encode(jpeg).decode(), masks, name])[3:]
+            parts = ("fill", "prepare", "encode", "predict")
+            ratios = [trip / sum(ms[part] for part in parts) for trip, ms in trips]
+            took = statistics.median(trip for trip, _ in trips)
+            yield at_most(f"release to prediction / fill and predict, p95, {name}",
+                          float(np.percentile(ratios, 95)), 1.3,
+                          f"median {statistics.median(ratios):.2f}, {took:.0f} ms")
+        chromium.close()
+
+
+def _stroke(draw: np.random.Generator) -> bytes:
+    """A brush stroke on 640x480 as the page sends it."""
+    mask = np.zeros((480, 640), np.uint8)
+    ends = draw.integers((80, 60), (560, 420), size=(3, 2))
+    cv2.polylines(mask, [ends.astype(np.int32)], False, 255, 40)
+    return cv2.imencode(".png", mask)[1].tobytes()
+
+
+def full_fill(frame: np.ndarray) -> Row:
+    """PatchMatch on a tenth of 640x480: seconds of one core: other work on the machine does not count."""
+    picture = cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA)
+    y, x = np.ogrid[:480, :640]
+    mask = (y - 240) ** 2 + (x - 320) ** 2 < 0.1 * 480 * 640 / np.pi
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        fill(picture, mask, "patch_match")
+        spent.append(time.process_time() - start)
+    start = time.process_time()
+    fill(picture, mask, "patch_match", preview=True)
+    return at_most("PatchMatch, a tenth of 640x480, seconds of one core", min(spent), 1.5,
+                   f"preview {time.process_time() - start:.2f}")
+
+
+def decibels(folder: Path) -> Iterator[Row]:
+    """PatchMatch against Telea, with known holes, where texture recurs and where it is only restless."""
+    for holes, what in ((textured_holes(folder, 20), "texture that recurs"),
+                        (restless_holes(folder, 20), "most restless pictures")):
+        values = {name: float(np.mean([psnr(fill(p, m, name), p, m) for p, m in holes]))
+                  for name in ("patch_match", "telea", "navier_stokes")}
+        note = ", ".join(f"{name} {value:.2f} dB" for name, value in values.items())
+        gain = values["patch_match"] - values["telea"]
+        claim = f"PatchMatch - Telea, dB over 20 holes, {what}"
+        yield at_least(claim, gain, 1, note) if what == "texture that recurs" else Row(
+            claim, gain, note=f"{note}; random texture: the best guess is a blur, no exemplar wins")
+
+
+def undesirable(model: Model, folder: Path, limit: int | None) -> Iterator[Row]:
+    """What taking the most undesirable pixels away does, on the pictures the model gets wrong."""
+    right: list[bool] = []
+    pictures = labelled(folder)
+    if limit:
+        pictures = [pair for pair in pictures if pair[0] in (13, 240, 290, 384, 659, 918)][:limit]
+    for row in measure(model, pictures, only_wrong=True, seen=right):
+        yield at_least(f"undesirable {100 * row.share:.0f} % taken away: change of p less random's",
+                       row.change - row.random, 0.01,
+                       f"p {row.change:+.3f}, improved {row.improved:.0%}, righted {row.righted:.0%}; "
+                       f"{DRAWS} random regions {row.random:+.3f}, {row.random_improved:.0%}, "
+                       f"{row.random_righted:.0%}; other r {row.other:+.3f}, {row.other_improved:.0%}")
+    yield Row("pictures it gets wrong", float(len(right)))
+
 
 SIDE = 48
 TEXTURED = 60.0                   # mean Sobel gradient of grey levels that a square must have

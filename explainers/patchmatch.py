@@ -33,9 +33,9 @@ def _complete(frame: np.ndarray, mask: np.ndarray, patch: int, seed: int, most: 
     levels = _pyramid(picture, hole, patch)
     if not levels:
         return None
-    current, field = None, None
+    current, field = levels[0][0], None
     for depth, (image, gap) in enumerate(levels):
-        guess = _start(image, gap) if current is None else _enlarged(current, image, gap)
+        guess = _enlarged(current, image, gap) if depth else _start(image, gap)
         if field is not None:
             field = _enlarged_field(field, levels[depth - 1][1].shape, image.shape[:2])
         large = image.shape[0] * image.shape[1]
