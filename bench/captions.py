@@ -1,0 +1,102 @@
+"""How good the captions are: BLEU-1..4 and CIDEr on the dev split, greedy and with three beams.
+
+    python -m bench.captions [--data ../shared/data/flickr8k] [--pictures 1000] [--model NAME ...]
+
+Reads DATA/captions.tsv (split, image, caption) and DATA/images; goes through the product's own captioners.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import torch
+from tqdm import tqdm
+
+import models
+from bench.table import Row, at_least, line
+from models.captioner import metrics
+from models.captioner.train import Refused, read_captions
+
+MODELS = ("efficientnetv2-lstm", "efficientnet-lite0-lstm")
+WIDTHS = {"greedy": 1, "beam 3": 3}
+GOALS = {"BLEU-4": 0.21, "CIDEr": 0.55}
+DATA = Path(os.environ.get("SEEWHY_DATA") or Path(__file__).parents[2] / "shared" / "data") / "flickr8k"
+
+
+def captions(name: str, folder: Path, pictures: Sequence[str]) -> dict[str, list[str]]:
+    """What one captioner says about each picture, by way of saying it."""
+    model = models.load(name)
+    said: dict[str, list[str]] = {way: [] for way in WIDTHS}
+    for picture in tqdm(pictures, desc=name, mininterval=5):
+        frame = cv2.imread(str(folder / picture), cv2.IMREAD_COLOR_RGB)
+        if frame is None:
+            raise Refused(f"captions.tsv names {picture}, which is not a picture in {folder}")
+        with torch.no_grad():
+            canvas = model.prepare(frame)
+            features = model.encode(canvas.x)
+            for way, width in WIDTHS.items():
+                said[way].append(str(model.predict(features, canvas, beam=width).caption))
+    return said
+
+
+def scores(
+    folder: Path, count: int, names: Sequence[str] = MODELS
+) -> dict[tuple[str, str], dict[str, float]]:
+    """The five figures for each captioner and way of saying it, over the first `count` dev pictures."""
+    dev = read_captions(folder)["dev"]
+    pictures = sorted(dev)[:count]
+    references = [dev[p] for p in pictures]
+    return {
+        (name, way): metrics.score(said, references)
+        for name in names
+        for way, said in captions(name, folder / "images", pictures).items()
+    }
+
+
+def table(found: dict[tuple[str, str], dict[str, float]]) -> str:
+    """One line for each captioner and way."""
+    head = f"{'captioner':<26}{'says':<9}" + "".join(f"{n:>8}" for n in next(iter(found.values())))
+    body = [
+        f"{name:<26}{way:<9}" + "".join(f"{v:8.3f}" for v in figures.values())
+        for (name, way), figures in found.items()
+    ]
+    return "\n".join([head, *body])
+
+
+def rows(found: dict[tuple[str, str], dict[str, float]]) -> Iterator[Row]:
+    """Each captioner's best way against the goals, and ours against the baseline."""
+    for (name, way), figures in found.items():
+        if way == "beam 3":
+            for figure, goal in GOALS.items():
+                yield at_least(f"{figure} of {name}, {way}", figures[figure], goal)
+    if all((name, "beam 3") in found for name in MODELS):
+        ours, theirs = (found[name, "beam 3"]["CIDEr"] for name in MODELS)
+        yield at_least("CIDEr over the Lite0 baseline's", ours / theirs, 1.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=MODELS)
+    args = parser.parse_args(arguments)
+    try:
+        found = scores(args.data, args.pictures, args.model)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table(found))
+    for row in rows(found):
+        print(line(row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Make an EfficientNetV2-B0 encoder that sees what EfficientNet-Lite0 sees, from photographs without labels.
+
+`front` teaches the stages up to stride 8, which have no like in the teacher, by putting the teacher's frozen
+rest behind them. `inherit` copies the rest in closed form (inherit.py). `last` then trains the last stage,
+where most of the copy's error arises, at the size that is used. Every phase goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.captioner.encoders import CHANNELS, Arrays, Same, Student, Teacher, to_keras
+from models.captioner.inherit import inherit
+
+Pictures = NDArray[np.uint8]
+# The student's streams that live in the teacher's own channels, and the teacher's blocks they answer to.
+SHARED = {"block4c": 7, "block5e": 10, "block6f": 14}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Which blocks learn, how long, on pictures of which side; rate is relative to each weight's own size."""
+
+    name: str
+    first: str
+    minutes: float
+    side: int
+    batch: int
+    rate: float
+    smallest_crop: float
+
+
+PHASES = (
+    Phase("front", "block1a", 80, 128, 64, 1e-2, 0.35),
+    Phase("last", "block6a", 15, 224, 40, 3e-3, 0.8),
+)
+
+# How many pictures, of which side, `inherit` looks at.
+INHERIT = (2800, 224)
+
+
+def crops(
+    images: Pictures, size: int, side: int, smallest: float, mixing: float, rng: np.random.Generator
+) -> Tensor:
+    """Random crops with aspect, flips, contrast and colour changed, some of them two pictures in one."""
+    x = (
+        torch.from_numpy(images[np.sort(rng.integers(len(images), size=size))]).permute(0, 3, 1, 2).float()
+        / 255
+    )
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, shape or (size,)).astype(np.float32))
+
+    scale, aspect = uniform(smallest, 1), uniform(-0.2, 0.2).exp()
+    wide, high = (scale * aspect).clamp(max=1), (scale / aspect).clamp(max=1)
+    view = torch.zeros(size, 2, 3)
+    view[:, 0, 0], view[:, 0, 2] = wide * uniform(-1, 1).sign(), uniform(-1, 1) * (1 - wide)
+    view[:, 1, 1], view[:, 1, 2] = high, uniform(-1, 1) * (1 - high)
+    grid = F.affine_grid(view, [size, 3, side, side], align_corners=False)
+    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    mean = x.mean((2, 3), keepdim=True)
+    contrast, colour = uniform(0.7, 1.3, size, 1, 1, 1), uniform(0.8, 1.2, size, 3, 1, 1)
+    x = ((x - mean) * contrast + mean * colour).clamp(0, 1)
+    if rng.random() < mixing:
+        part = uniform(0, 1, size, 1, 1, 1)
+        x = part * x + (1 - part) * x.flip(0)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def missing(mine: Tensor, wanted: Tensor) -> Tensor:
+    """Squared error as a share of each channel's variance."""
+    return ((mine - wanted) ** 2 / wanted.var((0, 2, 3), keepdim=True).clamp_min(1e-6)).mean()
+
+
+def disagreement(teacher: Teacher, mine: Tensor, wanted: Tensor) -> Tensor:
+    """KL from the teacher's 1000 probabilities to those that its classifier reads from my map."""
+    said, right = (F.log_softmax(teacher.classify(m.mean((2, 3))), 1) for m in (mine, wanted))
+    return F.kl_div(said, right, log_target=True, reduction="batchmean")
+
+
+class Pair(nn.Module):
+    """The student, the way from its block3b to the teacher's block 4, and from map to map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = Student()
+        self.middle, self.back = Same(32, 24, 1, bias=True), Same(48, 40, 1, bias=True)
+        self.scale, self.shift = nn.Parameter(torch.ones(CHANNELS)), nn.Parameter(torch.zeros(CHANNELS))
+        self.to(memory_format=torch.channels_last)
+
+    def as_teacher(self, maps: Tensor) -> Tensor:
+        return maps * self.scale[:, None, None] + self.shift[:, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.as_teacher(self.student(x))
+
+
+def front_losses(pair: Pair, teacher: Teacher, x: Tensor) -> dict[str, Tensor]:
+    with torch.no_grad():
+        wanted = teacher.streams(x)
+        wanted_map = teacher.top(wanted[15])
+    streams = pair.student.streams(pair.student.stem(x), last="block3b")
+    seen = pair.back(streams["block3b"])
+    rest = teacher.streams(seen, 5)
+    answer = teacher.top(rest[15])
+    return {
+        "stride4": 0.3 * missing(pair.middle(streams["block2b"]), wanted[2]),
+        "stride8": missing(seen, wanted[4]),
+        "stride16": missing(rest[7], wanted[7]),
+        "map": 0.5 * missing(answer, wanted_map),
+        "kl": 0.3 * disagreement(teacher, answer, wanted_map),
+    }
+
+
+def map_losses(pair: Pair, teacher: Teacher, x: Tensor, first: str) -> dict[str, Tensor]:
+    student = pair.student
+    with torch.no_grad():
+        wanted = teacher.streams(x)
+        wanted_map = teacher.top(wanted[15])
+        before = student.before(first)[-1]
+        early = student.streams(student.stem(x), last=before)[before]
+    streams = student.streams(early, first)
+    mine = pair.as_teacher(student.top(streams["block6h"]))
+    pooled, wanted_pooled = mine.mean((2, 3)), wanted_map.mean((2, 3))
+    losses = {
+        name: 0.25 * missing(streams[name][:, : wanted[i].shape[1]], wanted[i])
+        for name, i in SHARED.items()
+        if name in streams
+    }
+    losses["map"] = missing(mine, wanted_map)
+    losses["pooled"] = 0.5 * F.mse_loss(pooled, wanted_pooled) / wanted_pooled.var(0).mean()
+    losses["kl"] = 0.5 * disagreement(teacher, mine, wanted_map)
+    return losses
+
+
+def train(pair: Pair, teacher: Teacher, images: Pictures, phase: Phase, folder: Path, seed: int) -> Pair:
+    """One phase; returns the running mean of its weights, which is better than the last ones."""
+    resting = [] if phase.name == "front" else ["stem_conv", "stem_bn", *pair.student.before(phase.first)]
+    learning = [
+        p for name, p in pair.named_parameters() if name.split(".")[min(1, name.count("."))] not in resting
+    ]
+    # Inherited weights differ a hundredfold in size: one step size for all would wreck the small ones.
+    sizes = [max(float(p.detach().pow(2).mean().sqrt()), 0.01) for p in learning]
+    optimiser = torch.optim.AdamW(
+        [{"params": [p], "size": s} for p, s in zip(learning, sizes, strict=True)],
+        betas=(0.9, 0.99),
+        weight_decay=0,
+    )
+    mean, step, spent, began = copy.deepcopy(pair).eval().requires_grad_(False), 0, 0.0, time.time()
+    rng = np.random.default_rng(seed)
+    path = folder / f"{phase.name}.pt"
+    if path.exists():
+        saved: dict[str, Any] = torch.load(path, weights_only=False)
+        pair.load_state_dict(saved["pair"])
+        mean.load_state_dict(saved["mean"])
+        optimiser.load_state_dict(saved["optimiser"])
+        rng.bit_generator.state = saved["rng"]
+        step, spent = saved["step"], saved["spent"]
+    losses_of: Callable[[Tensor], dict[str, Tensor]] = (
+        (lambda x: front_losses(pair, teacher, x))
+        if phase.name == "front"
+        else (lambda x: map_losses(pair, teacher, x, phase.first))
+    )
+
+    def save(seconds: float) -> None:
+        state = {
+            "pair": pair.state_dict(),
+            "mean": mean.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "rng": rng.bit_generator.state,
+            "step": step,
+            "spent": seconds,
+        }
+        torch.save(state, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+    running: list[list[float]] = []
+    while (part := (now := spent + time.time() - began) / (60 * phase.minutes)) < 1:
+        for group in optimiser.param_groups:
+            warm = min(1, (step + 1) / 60)
+            group["lr"] = group["size"] * phase.rate * warm * (0.501 + 0.5 * math.cos(math.pi * part))
+        pair.train()
+        for name in resting:
+            pair.student.get_submodule(name).eval()
+        losses = losses_of(crops(images, phase.batch, phase.side, phase.smallest_crop, 0.3, rng))
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(learning, 2.0)
+        optimiser.step()
+        step += 1
+        keep = min(0.998, (1 + step) / (20 + step))
+        for m, p in zip(mean.state_dict().values(), pair.state_dict().values(), strict=True):
+            m.lerp_(p, 1 - keep) if m.dtype.is_floating_point else m.copy_(p)
+        running.append([float(v.detach()) for v in losses.values()])
+        if step % 25 == 0:
+            shown = " ".join(f"{n} {v:.3f}" for n, v in zip(losses, np.mean(running, 0), strict=True))
+            print(f"{phase.name} {part:4.0%} step {step}: {shown}", flush=True)
+            running = []
+        if step % 100 == 0:
+            save(now)
+    save(60 * phase.minutes)
+    return mean
+
+
+@torch.no_grad()
+def compare(pair: Pair, teacher: Teacher, images: Pictures) -> dict[str, float]:
+    """On whole held-out pictures: same answer as the teacher, KL, share of the map's variance missing."""
+    pair.eval()
+    same, kl, lost = [], [], []
+    for i in range(0, len(images), 50):
+        x = torch.from_numpy(images[i : i + 50]).permute(0, 3, 1, 2).float() / 255
+        mine, wanted = pair(x), teacher(x)
+        said, right = (teacher.classify(m.mean((2, 3))).argmax(1) for m in (mine, wanted))
+        same.append(float((said == right).float().mean()))
+        kl.append(float(disagreement(teacher, mine, wanted)))
+        lost.append(float(missing(mine, wanted)))
+    return {"same": float(np.mean(same)), "kl": float(np.mean(kl)), "missing": float(np.mean(lost))}
+
+
+def distill(
+    images: Pictures,
+    held_out: Pictures,
+    folder: Path,
+    *,
+    seed: int = 0,
+    shorter: float = 1.0,
+) -> tuple[Arrays, NDArray[np.float32], NDArray[np.float32], dict[str, dict[str, float]]]:
+    """All phases; weights by Keras' names, scale and shift to the teacher's map, figures after each phase.
+
+    `shorter` scales every phase's minutes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    teacher, pair, figures = Teacher(), Pair(), {}
+    for phase in PHASES:
+        pair = train(pair, teacher, images, phase_for(phase, shorter), folder, seed).requires_grad_(True)
+        if phase.name == "front":
+            path = folder / "inherited.pt"
+            if path.exists():
+                pair.load_state_dict(torch.load(path, weights_only=True))
+            else:
+                rng = np.random.default_rng(seed)
+                count, side = INHERIT
+                pictures = torch.cat([crops(images, 4, side, 0.35, 0, rng) for _ in range(count // 4)])
+                pair.scale.data.copy_(inherit(pair.student, pair.back, teacher, pictures))
+                torch.save(pair.state_dict(), path)
+            figures["inherit"] = compare(pair, teacher, held_out)
+        else:
+            figures[phase.name] = compare(pair, teacher, held_out)
+        print(figures, flush=True)
+    scale, shift = (p.detach().numpy() for p in (pair.scale, pair.shift))
+    return to_keras(pair.student.eval()), scale, shift, figures
+
+
+def phase_for(phase: Phase, shorter: float) -> Phase:
+    return Phase(**{**phase.__dict__, "minutes": phase.minutes * shorter})

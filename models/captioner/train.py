@@ -1,0 +1,240 @@
+"""Train a captioner from a folder with images/ and captions.tsv (split, image, caption; tabs).
+
+    python -m models.captioner.train --data DIR --encoder ours           reproduces the shipped weights
+    python -m models.captioner.train --data DIR --encoder lite0          on EfficientNet-Lite0's maps
+    python -m models.captioner.train --data DIR --encoder b0|b1|b2|b3|s  on official ImageNet weights
+    python -m models.captioner.train --data DIR --encoder FILE.npz       on an encoder that is there already
+
+First the encoder (only `ours` is trained, see distill.py), then its maps of every picture, then the decoder:
+the references word by word, then CIDEr as the reward. All is kept in --work and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from models.captioner import learner, maps, teach
+from models.captioner.maps import SIDE, Refused
+from models.captioner.vocabulary import split
+
+FRAME = ("<pad>", "<start>", "<end>", "<unk>")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what comes out."""
+
+    encoder: str = "ours"
+    seed: int = 0
+    least: int = 5
+    epochs: int = 8
+    reward_epochs: int = 4
+    rate: float = 2e-3
+    reward_rate: float = 2e-4
+    patience: int = 3
+    batch: int = 16
+    dropout: float = 0.25
+    shorter: float = 1.0
+    start: str | None = None
+
+
+def read_captions(data: Path) -> dict[str, dict[str, list[str]]]:
+    """Split -> picture -> captions as words joined by blanks."""
+    table = data / "captions.tsv"
+    if not table.exists() or not (data / "images").is_dir():
+        raise Refused(f"{data} must hold a folder images/ and a file captions.tsv (split, image, caption)")
+    splits: dict[str, dict[str, list[str]]] = {}
+    for number, line in enumerate(table.read_text("utf-8").splitlines(), 1):
+        parts = line.split("\t")
+        if len(parts) != 3:
+            raise Refused(
+                f"line {number} of {table.name} must have 3 columns (split, image, caption), got {len(parts)}"
+            )
+        which, picture, caption = parts
+        if words := [w for w in split(caption) if w.strip("'-")]:
+            splits.setdefault(which, {}).setdefault(picture, []).append(" ".join(words))
+    for which in ("train", "dev"):
+        if which not in splits:
+            raise Refused(
+                f"{table.name} has no line of the split {which!r}; it has {', '.join(sorted(splits))}"
+            )
+    return splits
+
+
+def vocabulary_of(captions: Sequence[Sequence[str]], least: int) -> list[str]:
+    """The four marks, then every word said at least `least` times, in alphabetical order."""
+    counts = Counter(word for own in captions for caption in own for word in caption.split())
+    return [*FRAME, *sorted(word for word, n in counts.items() if n >= least)]
+
+
+def pictures(data: Path, names: Sequence[str]) -> NDArray[np.uint8]:
+    """The whole pictures squeezed to 224x224."""
+    out = np.empty((len(names), SIDE, SIDE, 3), np.uint8)
+    for i, name in enumerate(tqdm(names, desc="reading pictures", mininterval=2)):
+        try:
+            out[i] = np.asarray(Image.open(data / "images" / name).convert("RGB").resize((SIDE, SIDE)))
+        except FileNotFoundError:
+            raise Refused(f"captions.tsv names {name}, which is not in {data / 'images'}") from None
+    return out
+
+
+def run(data: Path, work: Path, out: Path, settings: Settings) -> dict[str, dict[str, float]]:
+    """Encoder, maps, decoder, files and model card; returns the dev figures of each decoder file.
+
+    `ours` learns to speak from both encoders' maps, which are alike: two views of each picture, one decoder.
+    """
+    splits = read_captions(data)
+    work.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    names = {which: sorted(splits[which]) for which in splits}
+    words = vocabulary_of(list(splits["train"].values()), settings.least)
+    index = {word: i for i, word in enumerate(words)}
+
+    def shown(which: str) -> NDArray[np.uint8]:
+        path = work / f"{which}_pictures.npy"
+        if not path.exists():
+            np.save(path, pictures(data, names[which]))
+        return np.load(path)
+
+    encoders, distillation = maps.encoders_of(
+        settings.encoder,
+        lambda: np.concatenate([shown(which) for which in names if which != "dev"]),
+        lambda: shown("dev")[:300],
+        work,
+        settings.seed,
+        settings.shorter,
+    )
+    seen = {
+        which: [
+            maps.cached(work / f"{which}_maps_{i}.npy", encoder, partial(shown, which))
+            for i, encoder in enumerate(encoders)
+        ]
+        for which in ("train", "dev")
+    }
+    captions = [
+        [[index.get(word, learner.UNKNOWN) for word in caption.split()] for caption in splits["train"][name]]
+        for name in names["train"]
+    ]
+    references = [splits["dev"][name] for name in names["dev"]]
+    lesson = teach.Lesson(seen["train"], captions)
+    exams = [teach.Exam(dev, references, words) for dev in seen["dev"]]
+    torch.manual_seed(settings.seed)
+    decoder = learner.Decoder(len(words), channels=seen["dev"][0].shape[2], dropout=settings.dropout)
+    if settings.start:
+        decoder.load_state_dict(learner.from_arrays(dict(np.load(settings.start))).state_dict())
+    phase = partial(
+        teach.teach,
+        decoder,
+        lesson,
+        exams[0],
+        patience=settings.patience,
+        seed=settings.seed,
+        batch=settings.batch,
+    )
+    phases = {
+        "words": phase(work / "words.pt", epochs=settings.epochs, rate=settings.rate),
+        "reward": phase(
+            work / "reward.pt", epochs=settings.reward_epochs, rate=settings.reward_rate, reward=True
+        ),
+    }
+    # What is shipped is float16, so that is what is measured.
+    decoder = learner.from_arrays(decoder.arrays())
+    figures = {}
+    for encoder, exam in zip(encoders, exams, strict=True):
+        maps.write_half(out / encoder.decoder_file, encoder.unscaled(decoder.arrays()))
+        for way, width in (("greedy", 1), ("beam 3", 3)):
+            figures[f"{encoder.decoder_file} {way}"] = teach.examine(decoder, exam, width)[0]
+    (out / "vocabulary.txt").write_text("\n".join(words) + "\n", "utf-8")
+    if (work / "encoder.npz").exists():
+        (out / "encoder.npz").write_bytes((work / "encoder.npz").read_bytes())
+    counts = {which: len(own) for which, own in names.items()}
+    card = model_card(settings, counts, len(words), distillation, phases, figures, time.time() - began)
+    (out / "MODEL_CARD.md").write_text(card, "utf-8")
+    return figures
+
+
+def model_card(
+    settings: Settings,
+    counts: dict[str, int],
+    words: int,
+    distillation: maps.Figures,
+    phases: dict[str, teach.Progress],
+    figures: dict[str, dict[str, float]],
+    seconds: float,
+) -> str:
+    """What was trained on what, how long, and how good it is."""
+    scores = next(iter(figures.values()))
+    hours = sum(p.seconds for p in phases.values()) / 3600
+    lines = [
+        "# A captioner's model card",
+        "",
+        f"Encoder `{settings.encoder}`, LSTM with soft attention over its last map, {words} words.",
+        "",
+        "## Data",
+        "",
+        *(f"- `{which}`: {count} pictures" for which, count in sorted(counts.items())),
+        "",
+        "The licence of the weights follows that of the data. Flickr8k (Hodosh, Young, Hockenmaier 2013) is "
+        "for non-commercial research and education.",
+        "",
+        "## Steps",
+        "",
+        *(f"- distillation, {name}: {f}" for name, f in distillation.items()),
+        *(f"- `{name}` {log}" for name, phase in phases.items() for log in phase.log),
+        "",
+        f"Decoder {hours:.2f} h, this run {seconds / 3600:.2f} h in all. "
+        f"Settings: `{json.dumps(asdict(settings))}`.",
+        "",
+        "## Scores on dev",
+        "",
+        "| | " + " | ".join(scores) + " |",
+        "|---" * (len(scores) + 1) + "|",
+        *(f"| {name} | " + " | ".join(f"{v:.3f}" for v in f.values()) + " |" for name, f in figures.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("captioner-training"), help="checkpoints and maps")
+    parser.add_argument("--out", type=Path, help="the finished weights (default: WORK/weights)")
+    helps = {
+        "least": "fewest times a word is said",
+        "shorter": "scales the minutes of the distillation",
+        "start": "a decoder file to go on from",
+    }
+    for name, default in asdict(Settings()).items():
+        kind = str if default is None else type(default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=helps.get(name))
+    args = vars(parser.parse_args(arguments))
+    data, work, out = args.pop("data"), args.pop("work"), args.pop("out")
+    try:
+        figures = run(data, work, out or work / "weights", Settings(**args))
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    for name, values in figures.items():
+        print(name, " ".join(f"{k} {v:.3f}" for k, v in values.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
