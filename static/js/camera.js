@@ -31,6 +31,7 @@ export function cameraProblem(error) {
 
 export async function startCamera(deviceId) {
   stopTracks();
+  const asking = setTimeout(() => emit('camera-asking', true), 400);
   try {
     stream = await navigator.mediaDevices.getUserMedia({
       audio: false,
@@ -40,6 +41,9 @@ export async function startCamera(deviceId) {
     set({ source: state.picture ? 'still' : 'none' });
     emit('camera-problem', cameraProblem(error));
     return;
+  } finally {
+    clearTimeout(asking);
+    emit('camera-asking', false);
   }
   stream.getVideoTracks()[0].addEventListener('ended', () => {
     stopCamera();
@@ -151,6 +155,7 @@ export async function openPicture(picture) {
   set({ source: 'still', picture });
 }
 
+navigator.mediaDevices?.addEventListener?.('devicechange', async () => { if (stream) emit('devices', await cameras()); });
 on('credit', pump);
 on('ready', pump);
 setInterval(pump, 250);             // wakes the loop after a stall: a lost credit, a sleeping tab

@@ -13,7 +13,8 @@ export function onKey(key, fn) {
 const typing = (target) => target.matches?.('input:not([type=range]):not([type=checkbox]), textarea, [contenteditable]');
 const owns = (target, key) => (target.matches?.('select, input[type=range]') && key.startsWith('Arrow'))
   || (key === ' ' && target.matches?.('button, summary, input, select, a'))
-  || (target.matches?.('[role=tab]') && key.startsWith('Arrow'));
+  || (target.matches?.('[role=tab]') && key.startsWith('Arrow'))
+  || (target.matches?.('select') && key.length === 1);      // letters find an option there
 
 document.addEventListener('keydown', (event) => {
   const { key, target } = event;

@@ -11,6 +11,7 @@ const PATIENCE = 600;               // a wait shorter than this shows no progres
 let busyTimer = null;
 let alertTimer = null;
 let cameraWords = null;
+let asking = false;                 // the browser's own question about the camera is open
 const jobs = new Map();             // name -> {words, progress, stop}
 
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
@@ -65,6 +66,7 @@ function draw() {
 function middle() {
   if (state.connection === 'missing' || (state.connection === 'connecting' && !state.ready)) notice(line());
   else if (state.configuring && jobs.has('fetch')) notice(jobs.get('fetch').words);
+  else if (asking) notice('The browser asks whether this page may use the camera. Allow it there to go on.');
   else if (cameraWords && state.source === 'none') {
     notice(cameraWords, { kind: 'problem', label: 'Try the camera again', action: () => startCamera() });
   } else if (state.source === 'none') {
@@ -73,6 +75,7 @@ function middle() {
   } else notice(null);
 }
 
+on('camera-asking', (open) => { asking = open; middle(); });
 on('camera-problem', (words) => { cameraWords = words; if (state.source !== 'none') warn(words); draw(); });
 on('state:source', (source) => { if (source === 'camera') cameraWords = null; draw(); });
 for (const key of ['connection', 'configured', 'configuring', 'picture']) on(`state:${key}`, draw);

@@ -1,6 +1,8 @@
 """Why it sees that, in a real browser: targets, methods, sliders, colours, comparing, checking, stopping."""
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
@@ -214,3 +216,23 @@ def test_a_class_pressed_while_live(page: Page, live: bool) -> None:
         assert state(page, "source") == "camera"
     else:
         until(page, "state.source === 'still' && state.explanation?.done && state.target")
+
+
+def test_a_box_of_ones_own_measures_the_evidence(page: Page) -> None:
+    open_preset(page, "coffee")
+    stage = page.locator("#picture").bounding_box()
+    assert stage
+    middle, across, down = stage["x"] + stage["width"] / 2, stage["width"] * 0.16, stage["height"] * 0.5
+    page.keyboard.down("Shift")
+    page.mouse.move(middle - across, stage["y"] + down * 0.1)
+    page.mouse.down()
+    page.mouse.move(middle + across, stage["y"] + down * 1.2, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    expect(page.locator(".card-measure")).to_contain_text("of the evidence lies in your box")
+    expect(page.locator(".card-measure")).to_contain_text("hottest point is inside")
+    told = page.locator(".card-measure").inner_text()
+    energy, area = (float(text) for text in re.findall(r"([\d.]+) %", told))
+    assert energy > 1.3 * area, f"the cup holds {energy} % of the evidence on {area} % of the picture"
+    page.keyboard.press("Escape")
+    expect(page.locator(".card-measure")).to_be_hidden()

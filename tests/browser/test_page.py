@@ -180,18 +180,21 @@ def test_server_restart_and_recovery(page: Page, server: Server) -> None:
     page.watched.problems.clear()  # type: ignore[attr-defined]  # the browser itself reports each failed try
 
 
-@pytest.mark.parametrize(("script", "words"), [
-    ("navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotFoundError'))",
-     "No camera was found"),
-    ("navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotReadableError'))",
-     "in use by another program"),
-    ("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })", "only to secure pages"),
-])
-def test_each_camera_problem_has_its_own_words(page: Page, script: str, words: str) -> None:
-    page.evaluate(f"() => {{ {script}; }}")
-    page.click("#camera")
-    expect(page.locator("#notice")).to_contain_text(words)
-    expect(page.locator("#notice button")).to_be_visible()
+CAMERA = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{}'))"
+PROBLEMS = {
+    CAMERA.format("NotFoundError"): "No camera was found",
+    CAMERA.format("NotReadableError"): "in use by another program",
+    CAMERA.format("OverconstrainedError"): "cannot be opened any more",
+    "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })": "only to secure pages",
+}
+
+
+def test_each_camera_problem_has_its_own_words(page: Page) -> None:
+    for script, words in PROBLEMS.items():
+        page.evaluate(f"() => {{ {script}; }}")
+        page.click("#camera")
+        expect(page.locator("#notice")).to_contain_text(words)
+        expect(page.locator("#notice button")).to_be_visible()
 
 
 def test_a_refused_camera_says_what_to_do(browser: Browser, server: Server) -> None:
@@ -203,6 +206,16 @@ def test_a_refused_camera_says_what_to_do(browser: Browser, server: Server) -> N
     open_preset(page, "cat")
     expect(page.locator("#notice")).to_be_hidden()
     stranger.close()
+
+
+def test_waiting_for_a_model_has_words_and_numbers(page: Page) -> None:
+    open_preset(page, "cat")
+    send = "import('/static/js/bus.js').then(({ emit }) => emit('%s', %s))"
+    page.evaluate(send % ("progress", "{ what: 'fetch', name: 'resnet50', done: 12.34e6, total: 97.8e6 }"))
+    expect(page.locator("#busy-words")).to_have_text("Fetching ResNet-50: 12.3 of 97.8 MB")
+    page.evaluate(send % ("failure", "{ code: 'busy', message: 'Too many pages are open.' }"))
+    expect(page.locator("#alert")).to_contain_text("open. The next picture is tried by itself.")
+    expect(page.locator("#busy")).to_be_hidden()
 
 
 def test_narrow_screens_stack_with_the_picture_first(page: Page) -> None:
@@ -263,17 +276,17 @@ CONTRAST = """(theme) => {
 }"""
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_text_is_readable(page: Page, theme: str) -> None:
-    page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+def test_every_text_is_readable_in_light_and_dark(page: Page) -> None:
     open_preset(page, "cat")
-    page.wait_for_timeout(300)
-    assert page.evaluate(CONTRAST, theme) == []
-    page.click("#help")
-    assert page.evaluate(CONTRAST, theme) == []
-    page.keyboard.press("Escape")
-    expect(page.locator("#keys")).to_be_hidden()
-    screenshot(page, f"{theme}-cat")
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        page.wait_for_timeout(300)
+        assert page.evaluate(CONTRAST, theme) == []
+        page.click("#help")
+        assert page.evaluate(CONTRAST, theme) == []
+        page.keyboard.press("Escape")
+        expect(page.locator("#keys")).to_be_hidden()
+        screenshot(page, f"{theme}-cat")
 
 
 def test_the_answer_is_announced_calmly(page: Page, show: Show, photographs: Pictures) -> None:
