@@ -13,6 +13,7 @@ RUN_HASH := $(shell cat requirements.txt constraints.txt | sha256sum | cut -c1-1
 DEV_HASH := $(shell cat requirements*.txt constraints.txt | sha256sum | cut -c1-16)
 INSTALLED := .venv/.stamps/run-$(RUN_HASH)
 TESTABLE := .venv/.stamps/dev-$(DEV_HASH)
+HELD := .venv/.stamps/embedded-$(shell (cat models/store.py; echo "$$SEEWHY_CACHE") | sha256sum | cut -c1-16)
 
 .PHONY: run test check bench train-captioner browser embedded
 
@@ -33,7 +34,8 @@ train-captioner: $(TESTABLE) embedded
 	$(BIN)/python -m models.captioner.train --data $(DATA) $(ARGS)
 
 embedded: $(INSTALLED)
-	@$(BIN)/python app.py fetch
+	@test -s $(HELD) && sed 's/^[^ ]* //' $(HELD) | while read -r file; do test -f "$$file" || exit 1; done \
+	  || { $(BIN)/python app.py fetch > $(HELD).new && cat $(HELD).new && mv $(HELD).new $(HELD); }
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
