@@ -31,6 +31,7 @@ export function measure(e, [x0, y0, x1, y1]) {
 
 function tell() {
   const e = state.explanation;
+  const before = root.hidden;
   root.hidden = !box || !e?.shape;
   if (root.hidden) return;
   const { energy, pointing } = measure(e, box);
@@ -38,6 +39,7 @@ function tell() {
   const share = Math.max(0, Math.min(box[2], x1) - Math.max(box[0], x0)) * Math.max(0, Math.min(box[3], y1) - Math.max(box[1], y0)) / ((x1 - x0) * (y1 - y0));
   root.querySelector('p').textContent = e.empty ? 'No evidence anywhere, so none in your box.'
     : `${percent(energy)} of the evidence lies in your box, which is ${percent(share)} of what the model saw. The hottest point is ${pointing ? 'inside' : 'outside'}.`;
+  if (before) root.scrollIntoView({ block: 'nearest' });
 }
 
 function clear() {

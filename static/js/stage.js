@@ -8,7 +8,7 @@
    notice(text, {action, label, kind})      words in the middle of the stage; notice(null) takes them away */
 import { emit, on } from './bus.js';
 import { $, el, short } from './dom.js';
-import { sharedScale } from './heat.js';
+import { drawLegend, sharedScale } from './heat.js';
 import { createPane } from './pane.js';
 import { set, state } from './state.js';
 
@@ -42,7 +42,11 @@ export function showTiles(tiles, { shared = true, title = 'Side by side', onClos
     const canvas = el('canvas', { role: 'img', 'aria-label': tile.title });
     const text = el('span', { class: 'tile-text' });
     const heading = el('strong');
-    return { canvas, text, heading, figure: el('figure', { class: 'tile' }, canvas, el('figcaption', {}, heading, text)) };
+    const bar = el('canvas', { 'aria-hidden': 'true' });
+    const [low, high] = [el('span', { class: 'numbers' }), el('span', { class: 'numbers' })];
+    const legend = el('span', { class: 'tile-legend', hidden: true }, low, bar, high);
+    return { canvas, text, heading, legend, low, bar, high,
+      figure: el('figure', { class: 'tile' }, canvas, el('figcaption', {}, heading, text, legend)) };
   });
   const scaleText = el('span', { class: 'tiles-scale numbers' });
   box.replaceChildren(
@@ -72,6 +76,7 @@ export function showTiles(tiles, { shared = true, title = 'Side by side', onClos
       panes[i].heat(tile.explanation ?? null, handle.shared ? handle.scale : undefined);
       shown[i].heading.textContent = tile.title;
       shown[i].text.textContent = tile.text ?? '';
+      colours(shown[i], tile.explanation, handle.shared ? handle.scale : tile.explanation?.scale);
     });
     const mapped = tiles.some((tile) => tile.explanation?.shape);
     scaleText.textContent = !mapped ? ''
@@ -83,6 +88,15 @@ export function showTiles(tiles, { shared = true, title = 'Side by side', onClos
   current = handle;
   emit('tiles', handle);
   return handle;
+}
+
+/* What the colours of one tile mean: its palette from end to end of the scale in use. */
+function colours({ legend, low, bar, high }, e, scale) {
+  legend.hidden = !e?.shape || e.empty;
+  if (legend.hidden) return;
+  drawLegend(bar, e.signed);
+  low.textContent = e.signed ? `−${short(scale)}` : '0';
+  high.textContent = short(scale);
 }
 
 export function hideTiles() {
@@ -106,6 +120,7 @@ export function notice(text, { label, action, kind = 'calm' } = {}) {
     ...(label ? [el('button', { type: 'button', class: 'primary', onclick: action }, label)] : []));
 }
 
+for (const key of ['palette', 'diverging']) on(`state:${key}`, () => current?.redraw());
 on('leave', hideTiles);
 on('state:picture', hideTiles);
 on('state:source', () => { if (state.source !== 'still') hideTiles(); });
