@@ -28,8 +28,10 @@ from models.captioner import bridge, network, plain
 from models.captioner.decode import Sentence, beam_search
 from models.captioner.vocabulary import Vocabulary
 
-HABIT = 0.25
-"""A word whose log-probability falls by less than this (nats) without the picture is said from habit."""
+HABIT = 0.1
+"""A word whose log-probability falls by less than this (nats) without the picture is said from habit.
+On 80 dev photographs it marks 30 % of all words: 81 % of "of", 74 % of "tree" (things stand in front of one),
+but 7 % of "dog", 8 % of "man", no "woman" and no "brown"; at 0.25 it would mark 47 %, at 0.5 two thirds."""
 COLOURS = 8
 """Levels of each channel of the mean colour: the empty picture of a scene is then looked at once."""
 RUNNERS_UP = 4

@@ -187,12 +187,12 @@ def test_habit_words_on_photographs(captioner: Any, data: Path) -> None:
     for line in (data / "flickr8k" / "captions.tsv").read_text().splitlines()[:2000:100]:
         prediction = Look(captioner, read_rgb(data / "flickr8k" / "images" / line.split("\t")[1])).prediction
         for word in prediction.words:
-            if word.word in ("of", "the", "a", "to", "with"):
+            if word.word in ("of", "front", "its", "through"):
                 small.append(word.habit)
-            elif word.word in ("dog", "dogs", "snow", "water", "beach", "bike", "ball", "grass"):
+            elif word.word in ("dog", "dogs", "man", "woman", "people", "girl", "boy", "beach"):
                 telling.append(word.habit)
-    assert len(small) >= 10 and len(telling) >= 5
-    assert np.mean(small) > 2 * np.mean(telling)
+    assert len(small) >= 10 and len(telling) >= 10
+    assert np.mean(small) > 0.3 + np.mean(telling)
 
 
 def test_a_randomised_copy_is_a_copy(captioner: Any, astronaut: Look) -> None:

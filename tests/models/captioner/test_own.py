@@ -16,13 +16,13 @@ from models.captioner import network, own
 WORDS = ("startseq", "endseq", "a", "dog", "runs")      # the file counts from 1, as Keras' Tokenizer does
 
 
-def two_inputs(channels: int = 1280, longest: int = 6, words: int = 6, seed: int = 0) -> Any:
+def two_inputs(channels: int = 1280, longest: int = 6, words: int = 6, mask: bool = True) -> Any:
     keras = network.keras
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(0)
     features = keras.Input((channels,), name="features")
     said = keras.Input((longest,), name="said", dtype="int32")
     seen = keras.layers.Dense(8, activation="relu")(features)
-    heard = keras.layers.LSTM(8)(keras.layers.Embedding(words, 8, mask_zero=True)(said))
+    heard = keras.layers.LSTM(8)(keras.layers.Embedding(words, 8, mask_zero=mask)(said))
     out = keras.layers.Dense(words, activation="softmax")(keras.layers.add([seen, heard]))
     return keras.Model([features, said], out)
 
@@ -55,7 +55,7 @@ def ready_encoder(captioner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_h5_file_speaks(tmp_path: Path, vocabulary_file: Path, ready_encoder: None,
                            photographs: dict[str, np.ndarray]) -> None:
-    two_inputs().save(tmp_path / "mine.h5")
+    two_inputs(mask=False).save(tmp_path / "mine.h5")      # Keras 3 cannot read back masks from .h5
     mine = room.load_own(tmp_path / "mine.h5", vocabulary_file)
     words = [w.word for w in Look(mine, photographs["cat"]).prediction.words]
     assert words and set(words) <= {"a", "dog", "runs"}
