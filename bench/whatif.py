@@ -137,7 +137,8 @@ def undesirable(model: Model, folder: Path, limit: int | None) -> Iterator[Row]:
 
 
 SIDE = 48
-TEXTURED = 60.0                   # mean Sobel gradient of grey levels that a square must have
+BLOCK = 12
+TEXTURED = 25.0                   # mean Sobel gradient that each block of a square must have, so no lone edge
 
 
 def psnr(filled: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
@@ -162,7 +163,8 @@ def _recurring_square(picture: np.ndarray) -> tuple[float, int, int]:
         for across in (0.25, 0.5, 0.75):
             y, x = (round(share * side - SIDE / 2) for share, side in zip((down, across), grey.shape,
                                                                           strict=True))
-            if energy[y:y + SIDE, x:x + SIDE].mean() < TEXTURED:
+            blocks = energy[y:y + SIDE, x:x + SIDE].reshape(SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK)
+            if blocks.mean((1, 3)).min() < TEXTURED:
                 continue
             likeness = cv2.matchTemplate(grey, grey[y:y + SIDE, x:x + SIDE], cv2.TM_CCOEFF_NORMED)
             likeness[max(0, y - SIDE + 1):y + SIDE, max(0, x - SIDE + 1):x + SIDE] = -1
@@ -173,9 +175,10 @@ def _recurring_square(picture: np.ndarray) -> tuple[float, int, int]:
 def textured_holes(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pictures whose texture recurs, each with the square to erase.
 
-    Of nine squares of 48 pixels in each picture those with a mean gradient of at least TEXTURED; of these the
-    one that correlates best with some other place of the picture it does not touch; of all pictures the
-    `count` best. (Where texture is random and never recurs, the best guess is a blur, and no exemplar wins.)
+    Of nine squares of 48 pixels in each picture those with a mean gradient of at least TEXTURED in each of
+    their sixteen blocks; of these the one that correlates best with some other place of the picture it does
+    not touch; of all pictures the `count` best. (Where texture is random and never recurs, the best guess is
+    a blur, and no exemplar wins.)
     """
     pictures = _pictures(folder)
     found = sorted(((_recurring_square(p), i) for i, p in enumerate(pictures)), reverse=True)[:count]

@@ -1,6 +1,8 @@
 /* Original against modified, in numbers: classes keyed by index, boxes that vanished or appeared, a caption word
    by word. createCompare(root, {choose(target)}) -> {show(before, edit), clear(), boxes(before, edit)} */
+import { chooser } from './chooser.js';
 import { el, percent } from './dom.js';
+import { labels } from './state.js';
 
 const ROWS = 5;
 const SAME_PLACE = 0.5;             // overlap from which two boxes of one class are one object
@@ -55,7 +57,9 @@ export function createCompare(root, { choose }) {
     el('option', { value: 'original' }, 'Original’s best five'), el('option', { value: 'own' }, 'Modified one’s best five'));
   const head = el('div', { class: 'whatif-head' }, el('h3', {}, 'Before and after'), order);
   const body = el('div', { id: 'whatif-rows' });
-  root.append(head, body);
+  const any = chooser({ label: 'Map any class on both pictures', placeholder: 'Map any class…',
+    options: () => Object.entries(labels()).map(([index, name]) => [Number(index), name]), choose: (index) => choose(`class:${index}`) });
+  root.append(head, body, any);
   const rows = Array.from({ length: ROWS }, () => {
     const parts = { before: el('span', { class: 'whatif-before' }), after: el('span', { class: 'whatif-after' }), name: el('span', { class: 'whatif-name' }),
       values: el('span', { class: 'whatif-values numbers' }), change: el('strong', { class: 'whatif-change numbers' }) };
@@ -103,7 +107,7 @@ export function createCompare(root, { choose }) {
 
   function draw() {
     if (!last) return;
-    order.hidden = !last.before.classes;
+    order.hidden = any.hidden = !last.before.classes;
     if (last.before.classes) classes(last);
     else if (last.before.boxes) boxes(last);
     else caption(last);

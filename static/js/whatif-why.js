@@ -111,7 +111,7 @@ export function createWhy(root, { current, redraw }) {
   const option = (value, text = words(value)) => el('option', { value }, text);
   const menu = (id, label, ...options) => el('div', { class: 'param' }, el('label', { for: id }, label), el('select', { id }, ...options), el('span'));
   const form = menu('undesirable-method', 'How', ...Object.entries(RUNS).map(([name, text]) => option(name, text)));
-  const kind = menu('undesirable-kind', 'Take away what', option('F-TC', 'holds the class down (F-TC)'), option('F-NTC', 'holds its rivals up (F-NTC)'));
+  const kind = menu('undesirable-kind', 'What', option('F-TC', 'holds the class down (F-TC)'), option('F-NTC', 'holds its rivals up (F-NTC)'));
   const replace = menu('undesirable-replace', 'Put there', option('blur'), option('mean', 'Mean colour'), option('noise'));
   const rounds = menu('undesirable-rounds', 'Rounds', option('60', 'quick'), option('300', 'thorough'));
   const run = el('button', { type: 'button', id: 'undesirable-run', onclick: runUndesirable }, 'Find them');
@@ -119,7 +119,7 @@ export function createWhy(root, { current, redraw }) {
   const progress = el('progress', { id: 'undesirable-progress', max: 1, hidden: true, 'aria-label': 'Progress' });
   const out = el('div', { id: 'undesirable-out', role: 'status' });
   const undesirablePart = el('details', { id: 'whatif-undesirable' }, el('summary', {}, 'Undesirable pixels'),
-    el('p', { class: 'soft' }, 'The pixels that keep the model from saying the chosen class: choose it above, or type any class.'),
+    el('p', { class: 'soft' }, 'The pixels that keep the model from saying the chosen class: press its row above, or type any other.'),
     form, kind, replace, rounds, el('div', { class: 'needs-row' }, run, stop, progress), out);
   const value = (part) => part.querySelector('select').value;
   form.addEventListener('change', () => { kind.hidden = value(form) !== UNDESIRABLE; });

@@ -24,7 +24,7 @@ from explainers.undesirable.metric import labelled, main, measure
 from models.base import BadInput, Model, Target
 from tests.toy import Linear
 
-WRONG = ("013_junco", "290_jaguar", "659_mixing_bowl")
+WRONG = ("013_junco", "290_jaguar")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_taking_them_away_beats_taking_random_regions_away(lite0: Model, data: P
     """On pictures it gets wrong, at every share; the bench does it on all of them."""
     pictures = [pair for pair in labelled(data / "imagenet") if pair[1].stem in WRONG]
     assert len(pictures) == len(WRONG)
-    for row in measure(lite0, pictures, iterations=30):
+    for row in measure(lite0, pictures, iterations=25):
         assert row.change > row.random + 0.01, row
         assert row.improved > 0.5, row
 
