@@ -15,8 +15,10 @@ import './strip.js';
 import './classes.js';
 import './compare.js';
 import './checks.js';
+import './measure.js';
 // plug-ins, each its founder's own file:
 import './caption.js';
+import './whatif.js';
 
 const TABS = ['detect', 'classify', 'caption', 'whatif'];
 
@@ -139,6 +141,7 @@ document.addEventListener('drop', (event) => {
   dropping(false);
   const [file] = event.dataTransfer.files;
   if (file) openFile(file, file.name, { uploaded: true });
+  else emit('failure', { message: 'That was no picture file. Drop a JPEG, PNG or WebP file from a folder.' });
 });
 document.addEventListener('paste', (event) => {
   const file = [...event.clipboardData.files].find(({ type }) => type.startsWith('image/'));
