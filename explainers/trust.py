@@ -15,6 +15,7 @@ from models.base import BadInput, Target
 Corners = tuple[float, float, float, float]
 USUAL = 95                  # of 100 random classes have no more evidence than the level a label is judged by
 LEVEL = f"level of {USUAL} in 100 random classes"
+AT_ONCE = 10                # random classes in one step, so that live pictures get their turn in between
 CLEAR = 2.0                 # times that level is a clear yes
 VERDICTS = ("supported", "weakly supported", "not supported")
 
@@ -30,8 +31,12 @@ def trust_card(look: Look, target: Target, map: str, steps: int, randoms: int) -
     own, rival = replace(target, versus=None), replace(target, index=_rival(look, target), versus=None)
     box = box_of(look, target)
     e, against = _in_log_odds(look, own, map), _in_log_odds(look, rival, map)
-    others = [_inside(_in_log_odds(look, other, map), box)
-              for other in faith.rivals(look, replace(target, versus=rival.index), randoms, seed=0)]
+    drawn = faith.rivals(look, replace(target, versus=rival.index), randoms, seed=0)
+    others: list[float] = []
+    for other in drawn:
+        others.append(_inside(_in_log_odds(look, other, map), box))
+        if len(others) % AT_ONCE == 0:
+            yield replace(e, progress=0.1 * len(others) / len(drawn), note="Maps of random classes first.")
     level = float(np.percentile(others, USUAL))
     e.maps = {f"rival {look.model.labels[_index(rival)]}": against.heat}
     e.numbers = {**_judged(look, own, e, box, level, ""),

@@ -20,8 +20,8 @@ def keep(corners: Tensor, confidences: Tensor, canvas: Canvas, labels: dict[int,
     """(A,4) canvas boxes by their (A,K) confidences, suppressed per class; nms None: the head needs none."""
     best, index = confidences.max(1)
     likely = (best > min(FLOOR, threshold)).nonzero()[:, 0]
-    if len(likely) > 4 * MOST:
-        likely = likely[best[likely].topk(4 * MOST).indices]
+    if len(likely) > 10 * MOST:
+        likely = likely[best[likely].topk(10 * MOST).indices]
     order = (best[likely].argsort(descending=True, stable=True) if nms is None else
              batched_nms(corners[likely], best[likely], index[likely], nms))
     kept = likely[order][:MOST]

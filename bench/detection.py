@@ -1,0 +1,99 @@
+"""What explaining a box costs: a map with every prediction, IG, letterboxing, the browser's share."""
+from __future__ import annotations
+
+import base64
+import shutil
+import statistics
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+
+import models
+from bench.live import ROUND_TRIPS, photograph, served
+from bench.table import Row, at_least, at_most, paired
+from explainers import Look, faith, parse_target, steps
+from models.base import Model, Target
+
+IG_STEPS = 25
+
+
+def rows(quick: bool = False) -> Iterator[Row]:
+    """Four ratios, and how much more the bus's map is about the bus than a random class's."""
+    repeats = 12 if quick else 60
+    model, frame = models.load("yolov3-tiny"), photograph("bus")
+    look = Look(model, frame)
+    bus = next(b for b in look.prediction.boxes if b.label == "bus")
+    target = Target(index=bus.index, anchor=bus.anchor)
+    yield at_most("predict + ODAM of one box / predict", map_over_predict(model, frame, repeats), 1.10)
+    yield at_most(f"IG-{IG_STEPS} on a box / {IG_STEPS} bare forward and backwards",
+                  integral_over_bare(look, target, 2 if quick else 6), 1.05)
+    yield letterbox_over_prediction(model, frame, repeats)
+    yield round_trip_over_model(frame, repeats)
+    yield own_over_random(look, target)
+
+
+def mapped(model: Model, frame: np.ndarray) -> None:
+    """Prediction and map of the surest box, as the live channel makes them."""
+    look = Look(model, frame)
+    *_, _ = steps(look, "odam", parse_target(None, look), {})
+
+
+def map_over_predict(model: Model, frame: np.ndarray, repeats: int) -> float:
+    return paired(lambda: mapped(model, frame), lambda: Look(model, frame), repeats)
+
+
+def integral_over_bare(look: Look, target: Target, repeats: int) -> float:
+    """Integrated gradients with preview and completeness, over the gradients it cannot do without."""
+    x = look.x.detach().clone().requires_grad_()
+
+    def bare() -> None:
+        for _ in range(IG_STEPS):
+            torch.autograd.grad(look.forward(target)(x).sum(), x)
+
+    return paired(lambda: [*steps(look, "integrated_gradients", target, {"steps": IG_STEPS})], bare, repeats)
+
+
+def letterbox_over_prediction(model: Model, frame: np.ndarray, repeats: int) -> Row:
+    """To the canvas and its boxes back, of a camera frame, over all of its prediction."""
+    small = cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA)
+    boxes = np.random.default_rng(0).uniform(0, 416, (100, 4))
+    share = paired(lambda: model.prepare(small).to_frame(boxes), lambda: Look(model, small), repeats)
+    return at_most("letterbox and back / prediction, 640x480", share, 0.03)
+
+
+def round_trip_over_model(frame: np.ndarray, repeats: int) -> Row:
+    """From the page's `emit` to its boxes, over the milliseconds that the model itself took."""
+    from playwright.sync_api import sync_playwright
+
+    name = "boxes through the browser: round trip / model time"
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        return Row(name, "no Chromium", "<= 1.1", False, "make test installs it")
+    small = cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+    with served() as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page()
+        page.goto(f"{address}/static/icon.svg")
+        trips = page.evaluate(ROUND_TRIPS.replace("'classify'", "'detect'"),
+                              [base64.b64encode(data).decode(), repeats + 5])[5:]
+        chromium.close()
+    model = [ms["prepare"] + ms["encode"] + ms["predict"] for _, ms in trips]
+    ratio = statistics.median(t / m for (t, _), m in zip(trips, model, strict=True))
+    return at_most(name, ratio, 1.1, f"median {statistics.median(t for t, _ in trips):.1f} ms "
+                                     f"over {statistics.median(model):.1f} ms")
+
+
+def own_over_random(look: Look, target: Target) -> Row:
+    """ODAM's positive evidence in the bus's box, over the median of twenty random classes in the same box."""
+    box = next(b.box for b in look.prediction.boxes if b.anchor == target.anchor)
+
+    def inside(asked: Target) -> float:
+        *_, e = steps(look, "odam", asked, {})
+        return faith.energy_in_box(e, box) * float(np.maximum(e.heat, 0).sum())
+
+    others = statistics.median(inside(t) for t in faith.rivals(look, target, 20, seed=0))
+    ratio = inside(target) / max(others, 1e-9)
+    return at_least("evidence for `bus` in its box / for random classes", min(ratio, 999.0), 3)
