@@ -95,6 +95,12 @@ def _heat(heat: np.ndarray, signed: bool, look: Look, side: int) -> dict[str, An
     return {"heat": data, "shape": list(shown.shape), "scale": scale}
 
 
+def _together(maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """All maps' bytes in one piece: the browser's client hangs up on a message of more than ten."""
+    shapes = {name: {"shape": m["shape"], "scale": m["scale"]} for name, m in maps.items()}
+    return {"maps": shapes, "map_bytes": b"".join(m["heat"] for m in maps.values())} if maps else {"maps": {}}
+
+
 def _image(picture: np.ndarray, look: Look) -> bytes:
     """A picture on the canvas is cut to what shows the frame; one of the frame travels as it is."""
     on_canvas = picture.shape[:2] == look.canvas.size
@@ -110,7 +116,7 @@ def explained(e: Explanation, look: Look, live: bool = False) -> dict[str, Any]:
         "method": e.method, "title": title(e.target, labels) if e.target else "",
         **_heat(e.heat, e.signed, look, side), "area": list(look.canvas.area), "signed": e.signed,
         "raw_max": e.raw_max, "empty": e.empty,
-        "maps": {name: _heat(m, e.signed, look, side) for name, m in e.maps.items()},
+        **_together({name: _heat(m, e.signed, look, side) for name, m in e.maps.items()}),
         "images": {name: _image(p, look) for name, p in pictures.items()},
         "curves": e.curves, "numbers": e.numbers, "note": e.note,
         "after": e.prediction.describe() if e.prediction else None,

@@ -228,11 +228,14 @@ function fail(id, error) {
 /* Binary fields arrive as ArrayBuffers; everyone else works with bytes. */
 function unpacked(raw) {
   const bytes = (value) => (value instanceof ArrayBuffer ? new Uint8Array(value) : value);
+  const packed = bytes(raw.map_bytes);            // the maps' bytes, one map after the other
+  let at = 0;
+  const next = ([height, width]) => packed.subarray(at, (at += height * width));
   const each = (object, change) => Object.fromEntries(Object.entries(object ?? {}).map(([k, v]) => [k, change(v)]));
   return {
     ...raw,
     heat: bytes(raw.heat),
-    maps: each(raw.maps, (map) => ({ ...raw, ...map, heat: bytes(map.heat), maps: {} })),
+    maps: each(raw.maps, (map) => ({ ...raw, ...map, heat: next(map.shape), maps: {} })),
     images: each(raw.images, bytes),
   };
 }
