@@ -17,6 +17,8 @@ import './compare.js';
 import './checks.js';
 import './measure.js';
 // plug-ins, each its founder's own file:
+import './boxes.js';
+import './trust.js';
 import './caption.js';
 import './whatif.js';
 
