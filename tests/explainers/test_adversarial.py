@@ -40,7 +40,8 @@ def test_the_smallest_epsilon_of_a_linear_model(frame) -> None:
     look = Look(model, frame)
     logits = model.logits_of(look.features, Target())[0]
     top, other = logits.argsort(descending=True).tolist()
-    expected = float(logits[top] - logits[other]) / float((model.weights[top] - model.weights[other]).abs().sum())
+    steepness = (model.weights[top] - model.weights[other]).abs().sum()
+    expected = float((logits[top] - logits[other]) / steepness)
     e = attacked(model, frame, "fgsm", Target(top), epsilon=8)
     least = e.numbers[adversarial.LEAST]
     if expected * 255 < adversarial.LARGEST * 0.9:

@@ -110,7 +110,7 @@ def test_eigen_cam_has_one_sign(lite0, photographs) -> None:
     np.testing.assert_array_equal(*maps)
     busy = (Look(lite0, photographs["cat"]).features[0] ** 2).sum(1, keepdim=True)
     assert np.corrcoef(maps[0].flat, cam.on_canvas(busy, maps[0].shape).flat)[0, 1] > 0.5
-    for sign in (1, -1):                            # the same map whichever way the features' sign of phase lies
+    for sign in (1, -1):                            # busy is what is far from zero, on either side
         twice = cam._principal(torch.tensor([[[[0., 1.], [0., 9.]], [[0., 1.], [0., 9.]]]]) * sign)
         assert twice[0, 0, 1, 1] > 0
 

@@ -52,8 +52,8 @@ def test_two_layers_by_hand() -> None:
     forward = room.partitioned(look, Target(0), room.by_picture(usual, 0.0), depth=1.0)
     x = look.x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(forward(x).sum(), x)
-    # Layer 1 has no channel in H and stays. In layer 0, H is channel 0 with gradient 3 at the cell, L channel 1
-    # with 5: their variances over space are as 9 to 25, so H is scaled by sqrt(34/9) and L goes.
+    # Layer 1 has no channel in H and stays. In layer 0, H is channel 0 with gradient 3 at the cell, L
+    # channel 1 with 5: their variances over space are as 9 to 25, so H is scaled by sqrt(34/9) and L goes.
     assert gradient[0, :, 1, 2].tolist() == pytest.approx([3 * (34 / 9) ** 0.5, 0, 0], rel=1e-5)
     assert float(gradient.abs().sum()) == pytest.approx(3 * (34 / 9) ** 0.5, rel=1e-5)
 
@@ -70,7 +70,7 @@ def test_partition_keeps_the_variance_of_the_sum() -> None:
 def test_by_class_is_a_t_test() -> None:
     known = statistics(_a=([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]))
     known |= {"count": np.float32(100), "class 7/count": np.float32(25),
-              "class 7/a/mean": np.float32([1.5, 1.3, 0.0]), "class 7/a/deviation": np.float32([1.0, 1.0, 1.0])}
+              "class 7/a/mean": np.float32([1.5, 1.3, 0.0]), "class 7/a/deviation": np.float32([1, 1, 1])}
     # The error is sqrt(1/25 + 1/100) = 0.2236: t is 2.2, 1.3 and -4.5, and 1.645 is significant.
     assert room.by_class(known, 7)("a", torch.zeros(2, 3)).tolist() == [[True, False, False]] * 2
     with pytest.raises(BadInput, match=r"no class 8, only \[7\]"):

@@ -66,7 +66,8 @@ def test_rise_finds_the_patch_that_matters_and_says_how_far_it_is() -> None:
     assert seen[-1].done and seen[0].progress < 0.1 and "mostly chance" in seen[0].note
     again = _last(model, look.frame, "rise", Target(0), masks=300, grid=4)
     np.testing.assert_array_equal(heat, again.heat)
-    assert not np.array_equal(heat, _last(model, look.frame, "rise", Target(0), masks=300, grid=4, seed=1).heat)
+    other = _last(model, look.frame, "rise", Target(0), masks=300, grid=4, seed=1)
+    assert not np.array_equal(heat, other.heat)
 
 
 class Spot(Linear):
