@@ -59,11 +59,11 @@ def measure(model: Model, pictures: Iterable[tuple[int, Path]], kind: str = "F-T
     found: list[list[list[float]]] = []
     right: list[bool] = [] if seen is None else seen
     for index, path in pictures:
+        if index not in model.labels:
+            raise BadInput(f"{path.name}: class must be from 0 to {max(model.labels)}, got {index}")
         frame = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if frame is None:
             raise BadInput(f"{path.name} is no picture that can be read; take it out of the folder")
-        if index not in model.labels:
-            raise BadInput(f"{path.name}: class must be from 0 to {max(model.labels)}, got {index}")
         look = Look(model, frame)
         correct = look.prediction.classes[0].index == index
         if only_wrong and correct:

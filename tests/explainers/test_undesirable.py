@@ -24,7 +24,7 @@ from explainers.undesirable.metric import labelled, main, measure
 from models.base import BadInput, Model, Target
 from tests.toy import Linear
 
-WRONG = ("013_junco", "290_jaguar")
+WRONG = ("412_ashcan", "659_mixing_bowl", "983_scuba_diver")
 
 
 @pytest.fixture(scope="module")
@@ -175,11 +175,11 @@ def test_a_box_of_the_detector(detector: Model, photographs: dict[str, np.ndarra
 
 
 def test_taking_them_away_beats_taking_random_regions_away(lite0: Model, data: Path) -> None:
-    """On pictures it gets wrong, at every share; the bench does it on all of them."""
+    """On three that it gets wrong, at every share; the bench does it on all of them."""
     pictures = [pair for pair in labelled(data / "imagenet") if pair[1].stem in WRONG]
     assert len(pictures) == len(WRONG)
-    for row in measure(lite0, pictures, iterations=25):
-        assert row.change > row.random + 0.01, row
+    for row in measure(lite0, pictures, iterations=40):
+        assert row.change > row.random + 0.03, row
         assert row.improved > 0.5, row
 
 
