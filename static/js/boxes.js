@@ -2,7 +2,7 @@
    Boxes are drawn in the canvas, never as elements, so that hundreds of them cost next to nothing. */
 import { emit, on } from './bus.js';
 import { chooser } from './chooser.js';
-import { $, el, percent } from './dom.js';
+import { el, percent } from './dom.js';
 import { explainTarget } from './explaining.js';
 import { register } from './panel.js';
 import { stage } from './stage.js';
@@ -69,14 +69,21 @@ function drawBox(ctx, view, box, { strong, faint, dashed }) {
   ctx.setLineDash([]);
 }
 
-/* The name on a dark ground, always inside the picture; colour only repeats what the word says. */
-function drawName(ctx, view, box, size, strong) {
-  const { x, y, w } = view.box(box.box);
-  const text = `${box.label} ${Math.round(box.confidence * 100)} %`;
+const nameOf = (box) => `${box.label} ${box.confidence < 0.005 ? '<1' : Math.round(box.confidence * 100)} %`;
+
+/* Where a name goes: above its box, always inside the picture. */
+function namePlace(ctx, view, box, size) {
+  const { x, y } = view.box(box.box);
+  const text = nameOf(box);
   const width = ctx.measureText(text).width + 20;
   const high = size + 10;
   const left = Math.max(view.left, Math.min(x - 1, view.left + view.width * view.scale - width));
   const top = y - high >= view.top ? y - high : Math.max(y, view.top);
+  return { box, text, left, top, width, high };
+}
+
+/* Light on a dark ground, so that it reads on any picture; colour only repeats what the word says. */
+function drawName(ctx, { box, text, left, top, width, high }, strong) {
   ctx.globalAlpha = 1;
   ctx.fillStyle = strong ? '#fff' : 'rgb(0 0 0 / 82%)';
   ctx.fillRect(left, top, width, high);
@@ -84,7 +91,14 @@ function drawName(ctx, view, box, size, strong) {
   ctx.fillRect(left, top, 6, high);
   ctx.fillStyle = strong ? '#000' : '#fff';
   ctx.fillText(text, left + 13, top + high / 2 + 1);
-  return { left, top, width, w };
+}
+
+/* Names that a surer one would cover for the most part are left out: pointing at the box shows them. */
+function readable(places) {
+  const shared = (a, b) => Math.max(0, Math.min(a.left + a.width, b.left + b.width) - Math.max(a.left, b.left))
+    * Math.max(0, Math.min(a.top + a.high, b.top + b.high) - Math.max(a.top, b.top));
+  return places.reduce((kept, place) => (place.box !== hovered && kept.some((other) => shared(place, other) > 0.6 * place.width * place.high)
+    ? kept : [...kept, place]), []);
 }
 
 function drawAll(ctx, view, result, special, extra = []) {
@@ -96,10 +110,11 @@ function drawAll(ctx, view, result, special, extra = []) {
     if (box !== special) drawBox(ctx, view, box, { faint: alone && box !== hovered, dashed: extra.includes(box), strong: false });
   }
   const named = [...result.boxes.slice(0, NAMED), ...extra].filter((box) => box !== special && (!alone || box === hovered));
-  for (const box of named.reverse()) drawName(ctx, view, box, size, false);
+  const places = [...(special ? [special] : []), ...named].map((box) => namePlace(ctx, view, box, size));
+  for (const place of readable(places).reverse()) if (place.box !== special) drawName(ctx, place, false);
   if (!special) return;
   drawBox(ctx, view, special, { strong: true, dashed: extra.includes(special) });
-  drawName(ctx, view, special, size, true);
+  drawName(ctx, places[0], true);
 }
 
 stage.addLayer({

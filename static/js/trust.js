@@ -1,5 +1,5 @@
 /* The trust card: a label and its rival on one box, two maps on one scale, and what they are worth. */
-import { $, el, percent, short } from './dom.js';
+import { el, percent, short } from './dom.js';
 import { boxLayer, chosenBox } from './boxes.js';
 import { showTiles, tilesShown } from './stage.js';
 import { state } from './state.js';
@@ -53,8 +53,8 @@ function draw(e, n) {
     return;
   }
   if (e.progress > 0.15 || !state.picture || !rival) return;      // closed by hand: it stays closed
-  const layers = box ? [boxLayer(box)] : [];
-  const tile = (title, whose, explanation) => ({ title, text: text(whose), bitmap: state.picture.bitmap, mirrored: state.picture.mirrored, explanation, layers });
+  const tile = (title, whose, explanation) => ({ title, text: text(whose), bitmap: state.picture.bitmap, mirrored: state.picture.mirrored, explanation,
+    layers: box ? [boxLayer({ ...box, label: n[`${whose}class`], confidence: n[`${whose}confidence`] })] : [] });
   tiles = showTiles([tile(n.class, '', own), tile(`rival ${n['rival class']}`, 'rival ', rival)],
     { title: 'Trust card: one box, two labels', onClose: () => { tiles = null; } });
 }
