@@ -93,7 +93,7 @@ def eigen_cam(look: Look, target: Target) -> Explanation:
 
 
 def _principal(feature: Tensor) -> Tensor:
-    """1xCxhxw to 1x1xhxw: the projection on the main direction, its sign such that busy cells are positive."""
+    """1xCxhxw to 1x1xhxw: projection on the main direction, busy cells positive."""
     rows = feature[0].flatten(1).T.double()
     rows = rows - rows.mean(0)
     if rows.shape[0] <= rows.shape[1]:

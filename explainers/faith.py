@@ -14,6 +14,7 @@ from explainers.pixels import at_once, hidden, probability, shown
 from models.base import BadInput, Target
 
 STAGES = (("last layer", 0.0), ("last 10 %", 0.1), ("last half", 0.5), ("all layers", 1.0))
+CURVES = ("deletion_black", "deletion_blur", "insertion_blur")
 SAME = 0.5                    # a rank correlation above this on random weights is a map that learned nothing
 
 Corners = tuple[float, float, float, float]
@@ -25,8 +26,8 @@ def curves(look: Look, explanation: Explanation, target: Target, steps: int = 32
     return last
 
 
-def curve_steps(look: Look, explanation: Explanation, target: Target,
-                steps: int = 32) -> Iterator[Explanation]:
+def curve_steps(look: Look, explanation: Explanation, target: Target, steps: int = 32,
+                names: tuple[str, ...] = CURVES) -> Iterator[Explanation]:
     """Petsiuk et al. 2018: the hottest pixels go, or come, first; the area says how fast the answer follows.
 
     What is drawn is the probability of the class, the confidence of the box, or the (mean) probability of the
@@ -34,8 +35,7 @@ def curve_steps(look: Look, explanation: Explanation, target: Target,
     """
     x, weigh = look.x.detach(), probability(look, target)
     order = ranking(look, explanation.heat)
-    kinds = {"deletion_black": hidden(look, "black"), "deletion_blur": hidden(look, "blur")}
-    kinds["insertion_blur"] = kinds["deletion_blur"]
+    kinds = {name: hidden(look, name.rpartition("_")[2]) for name in names}
     counts = [round(i * len(order) / steps) for i in range(steps + 1)]
     found: dict[str, list[float]] = {name: [] for name in kinds}
     done, total = 0, len(kinds) * len(counts)
@@ -108,7 +108,8 @@ def sanity(look: Look, method: str, target: Target, params: dict[str, Any]) -> I
         numbers[f"rank correlation, {name} random"] = correlations[-1]
         e = _checked(own, maps, correlations, numbers, (number + 1) / len(STAGES))
         if e.done:
-            e.note = "The map is empty: there is nothing to check." if own.empty else _verdict(correlations[-1])
+            e.note = ("The map is empty: there is nothing to check." if own.empty
+                      else _verdict(correlations[-1]))
         yield e
 
 

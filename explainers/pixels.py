@@ -40,7 +40,8 @@ def hidden(look: Look, fill: str) -> Tensor:
         picture.copy_(picture.mean((2, 3), keepdim=True).expand_as(picture))
     else:
         pixels = picture[0].permute(1, 2, 0).cpu().numpy()
-        soft = cv2.GaussianBlur(pixels, (0, 0), BLUR * max(picture.shape[-2:]), borderType=cv2.BORDER_REPLICATE)
+        soft = cv2.GaussianBlur(pixels, (0, 0), BLUR * max(picture.shape[-2:]),
+                                borderType=cv2.BORDER_REPLICATE)
         picture.copy_(torch.from_numpy(soft).permute(2, 0, 1)[None])
     return out
 
@@ -48,8 +49,8 @@ def hidden(look: Look, fill: str) -> Tensor:
 def probability(look: Look, target: Target) -> Callable[[tuple[Tensor, ...]], Tensor]:
     """Features to (N,) in [0,1]: what the score means to a person.
 
-    A class's share; the detector's confidence; a word's probability, for a caption its geometric mean over the
-    words. With a rival: the share against it. For a box side: 1 where it stays, 0 a whole canvas away.
+    A class's share; the detector's confidence; a word's probability, for a caption its geometric mean over
+    the words. With a rival: the share against it. For a box side: 1 where it stays, 0 a whole canvas away.
     """
     model, task = look.model, look.model.info.task
     with torch.no_grad():

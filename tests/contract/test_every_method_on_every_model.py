@@ -13,6 +13,7 @@ import explainers
 import models
 from explainers import METHODS, parse_target
 from explainers.base import Look, Method, steps
+from explainers.gradient import torch_net
 from models.base import BadInput, Model, Parameter
 from models.classifier import zoo_net
 from tests.toy import Linear
@@ -145,7 +146,7 @@ def test_no_hook_is_left_when_a_method_fails(name: str, looks, photographs, monk
     model = "resnet50" if name == "guided_backpropagation" else "efficientnet-lite0"
     look = look_of(looks, model, photographs)
     target = parse_target(None, look)
-    within = [m for m in look.model.net.modules() if isinstance(m, torch.nn.BatchNorm2d)][-1]
+    within = [m for m in torch_net(look).modules() if isinstance(m, torch.nn.BatchNorm2d)][-1]
     seen: list[int] = []
 
     def fail(*_: Any) -> None:

@@ -59,6 +59,7 @@ def test_pgd_equals_captum(lite0, photographs) -> None:
     for e in steps(look, "pgd", target, {"steps": 3}):
         if e.prediction:
             break
+    assert e.image is not None and e.prediction is not None
     np.testing.assert_allclose(e.image, theirs[0].permute(1, 2, 0).cpu(), atol=1e-5)
     assert np.abs(e.image - look.x[0].permute(1, 2, 0).cpu().numpy()).max() <= 2 / 255 + 1e-6
     assert e.image.min() >= 0 and e.image.max() <= 1
@@ -74,7 +75,7 @@ def test_towards_a_chosen_class(lite0, photographs) -> None:
     for e in steps(look, "pgd", target, {"epsilon": 8, "steps": 8}):
         if e.prediction:
             break
-    assert e.prediction.classes[0].index == 207
+    assert e.prediction is not None and e.prediction.classes[0].index == 207
 
 
 def test_masked_noise_falls_where_the_gradient_is_large(frame) -> None:

@@ -18,6 +18,8 @@ from tests.toy import Linear
 class Share(Linear):
     """The probability is the share of light that is left: deletion of a known ranking is known on paper."""
 
+    full = 1.0
+
     def logits_of(self, features, target):
         share = (features[0].mean((1, 2, 3)) / self.full).clamp(1e-6, 1 - 1e-6)
         return torch.stack([share.logit(), torch.zeros_like(share)], 1)
@@ -53,8 +55,8 @@ def test_curves_start_and_end_where_they_must(lite0, photographs) -> None:
     assert found.curves["insertion_blur"][-1] == pytest.approx(p, abs=1e-5)
     assert found.curves["insertion_blur"][0] == pytest.approx(found.curves["deletion_blur"][-1], abs=1e-5)
     worse = faith.curves(look, replace(e, heat=-e.heat, method=""), target, steps=8)
-    assert found.numbers["area insertion_blur"] > worse.numbers["area insertion_blur"]
-    assert found.numbers["area deletion_black"] < worse.numbers["area deletion_black"]
+    assert float(found.numbers["area insertion_blur"]) > float(worse.numbers["area insertion_blur"])
+    assert float(found.numbers["area deletion_black"]) < float(worse.numbers["area deletion_black"])
     assert float(found.numbers["raw maximum over that of random classes"]) > 1 and not found.note
 
 

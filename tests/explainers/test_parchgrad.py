@@ -37,9 +37,9 @@ class TwoLayers(Linear):
 
 
 def statistics(**channels: tuple[list[float], list[float]]) -> room.Statistics:
-    found: room.Statistics = {"count": np.float32(10)}
+    found: room.Statistics = {"count": np.asarray(10)}
     for layer, (mean, deviation) in channels.items():
-        found |= {f"{layer[1:]}/mean": np.float32(mean), f"{layer[1:]}/deviation": np.float32(deviation)}
+        found |= {f"{layer[1:]}/mean": np.asarray(mean), f"{layer[1:]}/deviation": np.asarray(deviation)}
     return found
 
 
@@ -69,8 +69,8 @@ def test_partition_keeps_the_variance_of_the_sum() -> None:
 
 def test_by_class_is_a_t_test() -> None:
     known = statistics(_a=([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]))
-    known |= {"count": np.float32(100), "class 7/count": np.float32(25),
-              "class 7/a/mean": np.float32([1.5, 1.3, 0.0]), "class 7/a/deviation": np.float32([1, 1, 1])}
+    known |= {"count": np.asarray(100), "class 7/count": np.asarray(25),
+              "class 7/a/mean": np.asarray([1.5, 1.3, 0.0]), "class 7/a/deviation": np.asarray([1, 1, 1])}
     # The error is sqrt(1/25 + 1/100) = 0.2236: t is 2.2, 1.3 and -4.5, and 1.645 is significant.
     assert room.by_class(known, 7)("a", torch.zeros(2, 3)).tolist() == [[True, False, False]] * 2
     with pytest.raises(BadInput, match=r"no class 8, only \[7\]"):

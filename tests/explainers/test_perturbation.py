@@ -1,6 +1,7 @@
 """Occlusion and random masks: closed forms on linear models, captum, and boxes of a toy detector."""
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import captum.attr
@@ -101,5 +102,6 @@ def test_overlap_and_weight_by_hand() -> None:
 def test_it_can_be_stopped_between_steps(lite0, photographs) -> None:
     running = steps(Look(lite0, photographs["cat"]), "rise", Target(281), {})
     first = next(running)
+    assert isinstance(running, Generator)
     running.close()
     assert not first.done and np.isfinite(first.heat).all()
