@@ -17,9 +17,9 @@ from models.base import BadInput, Model, Target
 
 GRID = 28
 REPLACEMENTS = ("blur", "mean", "noise")
-SMALL, SMOOTH, STEADY = 10.0, 1.0, 1.0
-"""The weights lambda 1, lambda 2 and mu: of those tried the best over all shares of the metric. With less
-price (1) the mask takes everything away; with more (50) it finds the worst hundredth and nothing else."""
+WEIGHTS = {"F-TC": (10.0, 1.0, 1.0), "F-NTC": (2.0, 1.0, 1.0)}
+"""lambda 1, lambda 2 and mu: of those tried the best over all shares of the metric. With less price on a
+pixel the mask takes everything away; with more it finds the worst hundredth and nothing else."""
 BETA = 3
 RATE = 0.1
 
@@ -83,8 +83,8 @@ def roughness(m: Tensor, beta: float = BETA) -> Tensor:
     return (down.square() + across.square() + 1e-12).pow(beta / 2).mean()
 
 
-def objective(kind: str, m: Tensor, now: Odds, first: Odds, small: float = SMALL, smooth: float = SMOOTH,
-              steady: float = STEADY) -> Tensor:
+def objective(kind: str, m: Tensor, now: Odds, first: Odds, small: float, smooth: float,
+              steady: float) -> Tensor:
     """F-TC raises the class and holds its rivals still; F-NTC lowers the rivals and holds the class still."""
     price = small * (1 - m).abs().mean() + smooth * roughness(m)
     if kind == "F-TC":
@@ -93,8 +93,7 @@ def objective(kind: str, m: Tensor, now: Odds, first: Odds, small: float = SMALL
 
 
 def search(odds: Callable[[Tensor], Odds], x: Tensor, instead: Tensor, inside: Tensor, kind: str,
-           iterations: int, weights: tuple[float, float, float] = (SMALL, SMOOTH, STEADY),
-           ) -> Iterator[tuple[Tensor, Odds, Odds]]:
+           iterations: int) -> Iterator[tuple[Tensor, Odds, Odds]]:
     """The mask m (1x1xhxw, 1 keeps a pixel) after each step, with the odds at the start and with it."""
     size = (x.shape[2], x.shape[3])
     grid = torch.ones(1, 1, GRID, GRID, device=x.device, requires_grad=True)
@@ -105,7 +104,7 @@ def search(odds: Callable[[Tensor], Odds], x: Tensor, instead: Tensor, inside: T
         with torch.enable_grad():
             m = 1 - (1 - _spread(grid, size)) * inside
             now = odds(m * x + (1 - m) * instead)
-            loss = objective(kind, grid, now, first, *weights)
+            loss = objective(kind, grid, now, first, *WEIGHTS[kind])
             gradient, = torch.autograd.grad(loss, [grid])
         grid.grad = gradient
         optimiser.step()
