@@ -26,6 +26,7 @@ def student() -> encoders.Student:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.3)
+            assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.05, 1)
     return made
@@ -116,7 +117,7 @@ def test_an_inheritance_carries_the_teachers_answers(
     squeezed = np.stack(
         [cv2.resize(p, (224, 224), interpolation=cv2.INTER_AREA) for p in photographs.values()]
     )
-    pictures = distill.crops(squeezed, 16, 96, 0.5, 0.0, np.random.default_rng(0))
+    pictures = distill.crops(squeezed.astype(np.uint8), 16, 96, 0.5, 0.0, np.random.default_rng(0))
     pair = distill.Pair().eval()
     with torch.no_grad():
         before = distill.missing(pair(pictures), teacher(pictures))
