@@ -20,9 +20,23 @@ def test_goals_are_judged_on_three_beams_and_ours_against_the_baseline() -> None
         (ours, "beam 3"): figures(0.22, 0.5),
         (theirs, "beam 3"): figures(0.2, 0.6),
     }
-    assert [row.met for row in captions.rows(found)] == [True, False, False, True, False]
+    assert [row.met for row in captions.judged(found)] == [True, False, False, True, False]
     lines = captions.table(found).splitlines()
     assert len(lines) == 4 and lines[2].split()[-2:] == ["0.220", "0.500"]
+
+
+def test_the_table_of_all_benchmarks_shows_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def scores(folder: Path, count: int) -> dict[tuple[str, str], dict[str, float]]:
+        asked.append(count)
+        return {(captions.MODELS[0], "beam 3"): figures(0.2, 0.5)}
+
+    monkeypatch.setattr(captions, "scores", scores)
+    rows = [*captions.rows(True), *captions.rows(False)]
+    assert asked == [100, 1000]
+    assert [row.met for row in rows[:3]] == [None, False, False]
+    assert "0.600 0.400 0.300 0.200 0.500" in rows[0].note
 
 
 def test_a_missing_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
