@@ -231,9 +231,9 @@ class Canvas:
         return out
 
 
-def _resized(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Area averaging when it shrinks (no aliasing), linear when it grows."""
-    smaller = width * height < frame.shape[0] * frame.shape[1]
+def _resized(frame: np.ndarray, width: int, height: int, average_below: float = 1.0) -> np.ndarray:
+    """Area averaging when it shrinks to less than that share of the sides (no aliasing), else linear."""
+    smaller = width * height < average_below ** 2 * frame.shape[0] * frame.shape[1]
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
@@ -256,7 +256,8 @@ def letterbox(frame: np.ndarray, size: int, grey: int = 114) -> Canvas:
     width, height = max(1, round(w * ratio)), max(1, round(h * ratio))
     left, top = (size - width) // 2, (size - height) // 2
     square = np.full((size, size, 3), grey, np.uint8)
-    square[top:top + height, left:left + width] = _resized(frame, width, height)
+    # A camera frame shrinks by less than half, where linear skips no pixel and takes a quarter of the time.
+    square[top:top + height, left:left + width] = _resized(frame, width, height, average_below=0.5)
     return Canvas(_tensor(square), (h, w), (width / w, height / h), (float(left), float(top)))
 
 
