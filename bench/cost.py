@@ -19,7 +19,7 @@ from serving.frames import decode_upload
 
 def rows(quick: bool) -> Iterator[Row]:
     """The classifier's methods: one-pass maps, saliency, integrated gradients against captum's own call."""
-    repeats = 7 if quick else 31
+    repeats = 31 if quick else 61              # a map is a millisecond: few runs show only the noise
     path = presets.path("cat")
     assert path is not None
     frame, model = decode_upload(path.read_bytes()), models.load("efficientnet-lite0")
@@ -32,7 +32,7 @@ def rows(quick: bool) -> Iterator[Row]:
         repeats), 1.05)
     theirs = captum.attr.IntegratedGradients(look.forward(target))
     black = torch.zeros_like(look.x)
-    few = max(3, repeats // 4)
+    few = 3 if quick else 7
     for note, limit in (("all steps in one batch, as captum does it", {}),
                         ("captum told to take 5 at a time", {"internal_batch_size": 5})):
         ratio = paired(lambda: finish(look, "integrated_gradients", target, steps=25),
