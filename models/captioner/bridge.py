@@ -24,19 +24,27 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, run: Callable[..., Any], fixed: tuple[Any, ...]) -> Tensor:
-        seen = _to_tf(x)
-        with tf.GradientTape(persistent=True) as tape:        # persistent: autograd may come back twice
-            tape.watch(seen)
-            out = run(seen, *fixed)
-        ctx.held = tape, seen, out, x.device
-        return _to_torch(out, x.device)
+        ctx.seen, ctx.run, ctx.fixed, ctx.device = _to_tf(x), run, fixed, x.device
+        ctx.tape, ctx.out = _watched(ctx)
+        return _to_torch(ctx.out, x.device)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
-        tape, seen, out, device = ctx.held
-        back = tape.gradient(out, seen, _to_tf(gradient), unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return _to_torch(back, device), None, None
+        # A tape that may be asked twice costs half as much again: it is asked once, and whoever comes
+        # back a second time pays for another way there.
+        tape, out = (ctx.tape, ctx.out) if ctx.tape is not None else _watched(ctx)
+        ctx.tape = ctx.out = None
+        back = tape.gradient(out, ctx.seen, _to_tf(gradient),
+                             unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return _to_torch(back, ctx.device), None, None
+
+
+def _watched(ctx: Any) -> tuple[Any, Any]:
+    with tf.GradientTape() as tape:
+        tape.watch(ctx.seen)
+        out = ctx.run(ctx.seen, *ctx.fixed)
+    return tape, out
 
 
 def _to_tf(x: Tensor) -> Any:

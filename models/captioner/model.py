@@ -76,6 +76,7 @@ class Captioner:
         self.labels = dict(enumerate(vocabulary.words))
         self._encoder, self._speech, self._side = encoder, speech, side
         self._empty = lru_cache(maxsize=64)(self._look_at_colour)
+        self._seen: tuple[Tensor, int, Any] | None = None
 
     def prepare(self, frame: np.ndarray) -> Canvas:
         return squeeze(frame, self._side)
@@ -91,7 +92,7 @@ class Captioner:
         """What the beam search finds in one picture, best first."""
         decoder = self._speech.decoder
         with plain.one_thread():
-            picture = decoder.look(_rows(features))
+            picture = self._picture(features)
             return beam_search(lambda words, memory: decoder.step(picture, words, memory), decoder.pick,
                                decoder.first(picture), start=self.vocabulary.start, end=self.vocabulary.end,
                                width=beam, longest=longest)
@@ -100,8 +101,8 @@ class Captioner:
         """A caption taken as given: each word's probability, its runners-up, and whether it is habit."""
         decoder, shown = self._speech.decoder, []
         with plain.one_thread():
-            log_p = decoder.teacher_forced(decoder.look(_rows(features)), words)
             without = decoder.teacher_forced(self._empty(_colour(canvas.x)), words)
+            log_p = decoder.teacher_forced(self._picture(features), words)
         log_p[:, self.vocabulary.end] = -np.inf          # it never stands in a word's place on the page
         for t, index in enumerate(words):
             near = np.argsort(-log_p[t])[: RUNNERS_UP + 1]
@@ -111,6 +112,13 @@ class Captioner:
             shown.append(Word(index, self.labels[index], float(np.exp(log_p[t, index])),
                               others[:RUNNERS_UP], habit))
         return Prediction("caption", words=tuple(shown), caption=self.vocabulary.say(words))
+
+    def _picture(self, features: tuple[Tensor, ...]) -> Any:
+        """What the decoder sees of these features; a caption, its words and their maps ask in turn."""
+        maps = features[0]
+        if self._seen is None or self._seen[0] is not maps or self._seen[1] != maps._version:
+            self._seen = maps, maps._version, self._speech.decoder.look(_rows(features))
+        return self._seen[2]
 
     def _look_at_colour(self, colour: tuple[int, ...]) -> Any:
         """What the decoder sees of a canvas of one colour: the picture replaced by its mean."""
@@ -142,7 +150,7 @@ class Captioner:
         """TxC: every word's d log p / d features averaged over positions, as Grad-CAM weighs channels."""
         decoder = self._speech.decoder
         with plain.one_thread():
-            weights = decoder.channel_gradients(decoder.look(_rows(features)), self._given(target))
+            weights = decoder.channel_gradients(self._picture(features), self._given(target))
         return torch.from_numpy(np.asarray(weights, np.float32)).to(features[0].device)
 
     def _given(self, target: Target) -> tuple[int, ...]:

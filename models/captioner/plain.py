@@ -68,6 +68,7 @@ class Decoder:
         self._recurrent = np.concatenate([w["lstm.kernel"][size:], w["lstm.recurrent"]])
         self._silenced = np.array(w["words.bias"], np.float32)
         self._silenced[list(vocabulary.silent)] = -1e9
+        self._followed: tuple[Picture, tuple[int, ...], tuple[list[_Step], Memory]] | None = None
 
     def look(self, maps: np.ndarray) -> Picture:
         """49xC, the encoder's map row by row."""
@@ -111,11 +112,16 @@ class Decoder:
         return self._say(after)[0], after
 
     def _follow(self, picture: Picture, words: tuple[int, ...]) -> tuple[list[_Step], Memory]:
+        """The way through a caption; the last one is kept, because its gradients are asked for next."""
+        if self._followed and self._followed[0] is picture and self._followed[1] == words:
+            return self._followed[2]
         memory, steps = picture.first, []
         for word in (self.vocabulary.start, *words[:-1]):
             steps.append(self._advance(picture, memory, np.array([word])))
             memory = steps[-1].after
-        return steps, Memory(*(np.concatenate(part) for part in zip(*(s.after for s in steps), strict=True)))
+        after = Memory(*(np.concatenate(part) for part in zip(*(s.after for s in steps), strict=True)))
+        self._followed = picture, words, (steps, after)
+        return steps, after
 
     def teacher_forced(self, picture: Picture, words: tuple[int, ...]) -> np.ndarray:
         """TxV: log-probabilities of every word at each place of a caption, given the words before it."""

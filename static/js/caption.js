@@ -13,6 +13,7 @@ import './attack.js';
 const CALM = 1000;                  // ms: a sentence that changes faster than this cannot be read
 const RIVALS = 4;
 const HABIT = 'said from language habit, not from this picture';
+const NO_HELP = 'just as likely without this picture';     // the same of a word that somebody typed
 let said = [];                      // the words under the picture
 let since = 0;
 let typed = null;                   // {text, words}: a caption that somebody typed
@@ -47,7 +48,7 @@ function sentence({ label, id, target }) {
       if (button.textContent !== word.word) button.textContent = word.word;
       button.style.setProperty('--sure', `${Math.round(100 * Math.sqrt(word.probability))}%`);
       button.classList.toggle('habit', word.habit);
-      button.title = `${word.word}, ${percent(word.probability)}${word.habit ? `, ${HABIT}` : ''}`;
+      button.title = `${word.word}, ${percent(word.probability)}${word.habit ? `, ${target(i).includes('/text:') ? NO_HELP : HABIT}` : ''}`;
     });
     mark();
   }
@@ -75,7 +76,7 @@ function detail(word, target) {
     el('span', { class: 'unless' }, word.others.length ? 'or' : ''),
     ...word.others.slice(0, RIVALS).map((other) => el('button', { type: 'button', class: 'rival', title: `why “${word.word}” and not “${other.label}”`,
       onclick: () => explainTarget(target.replace(/^(word:\d+)/, `$1/versus:${other.label}`)) }, other.label, el('span', { class: 'numbers' }, ` ${percent(other.probability)}`))),
-    el('span', { class: 'habit-words' }, word.habit ? `≈ ${HABIT}` : ''));
+    el('span', { class: 'habit-words' }, word.habit ? `≈ ${target.includes('/text:') ? NO_HELP : HABIT}` : ''));
 }
 
 /* The panel -------------------------------------------------------------------------------------------------- */

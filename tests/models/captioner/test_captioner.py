@@ -47,7 +47,7 @@ def test_gradients_through_the_bridge_agree_with_finite_differences(captioner: A
     run(leaf).sum().backward()
     assert leaf.grad is not None and leaf.grad.shape == start.shape
     uphill = leaf.grad / leaf.grad.norm()
-    share = 1e-4 * float(start.norm()) if stage == "encode" else 1e-3 * float(start.norm())
+    share = 1e-4 * float(start.norm())
     with torch.no_grad():
         measured = (run(start + share * uphill) - run(start - share * uphill)) / (2 * share)
     assert float(measured) == pytest.approx(float(leaf.grad.norm()), rel=1e-2)
@@ -184,14 +184,14 @@ def test_without_a_picture_every_word_is_habit(captioner: Any) -> None:
 def test_habit_words_on_photographs(captioner: Any, data: Path) -> None:
     """Over dev photographs: small words are often habit, and the nouns that carry a caption hardly ever."""
     small, telling = [], []
-    for line in (data / "flickr8k" / "captions.tsv").read_text().splitlines()[:2000:100]:
+    for line in (data / "flickr8k" / "captions.tsv").read_text().splitlines()[:3000:100]:
         prediction = Look(captioner, read_rgb(data / "flickr8k" / "images" / line.split("\t")[1])).prediction
         for word in prediction.words:
             if word.word in ("of", "front", "its", "through"):
                 small.append(word.habit)
             elif word.word in ("dog", "dogs", "man", "woman", "people", "girl", "boy", "beach"):
                 telling.append(word.habit)
-    assert len(small) >= 10 and len(telling) >= 10
+    assert len(small) >= 5 and len(telling) >= 5
     assert np.mean(small) > 0.3 + np.mean(telling)
 
 
