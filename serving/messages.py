@@ -6,11 +6,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from explainers.render import quantise
 
 import explainers
 import models
 from explainers import Explanation, Look
+from explainers.render import quantise
 from explainers.target import SIDES
 from models import store
 from models.base import BadInput, Model, Target

@@ -86,7 +86,7 @@ def test_it_speaks_and_is_explained(tmp_path: Path, vocabulary_file: Path,
     ({"words": 9}, "tells 9 words apart, and the vocabulary has 5 lines"),
     ({"channels": 2048}, "length 2048 come from InceptionV3, .* could not be fetched: no network"),
 ])
-def test_what_does_not_fit_is_said(tmp_path: Path, vocabulary_file: Path, options: dict[str, int],
+def test_what_does_not_fit_is_said(tmp_path: Path, vocabulary_file: Path, options: dict[str, Any],
                                    sentence: str) -> None:
     two_inputs(**options).save(tmp_path / "mine.keras")
     with pytest.raises(BadInput, match=sentence):
