@@ -41,8 +41,11 @@ def words(page: Page, where: str = "#caption-words") -> list[str]:
 
 
 def done(page: Page, target: str | None = None) -> None:
-    wish = "true" if target is None else f"state.target === {target!r}"
-    until(page, f"{wish} && state.picture?.result && state.explanation?.done", seconds=60)
+    """The finished map of that target (of any, without one) is on the stage."""
+    until(page, "state.picture?.result && state.explanation?.done", seconds=60)
+    if target is not None:
+        until(page, f"state.target === {target!r} && state.explanation?.target === {target!r}", seconds=60)
+        until(page, "state.explanation?.done", seconds=60)
 
 
 def test_camera_to_caption_to_the_evidence_of_its_words(captioning: Page, show: Show,
