@@ -30,8 +30,8 @@ from models.captioner.vocabulary import Vocabulary
 
 HABIT = 0.1
 """A word whose log-probability falls by less than this (nats) without the picture is said from habit.
-On 80 dev photographs it marks 30 % of all words: 81 % of "of", 74 % of "tree" (things stand in front of one),
-but 7 % of "dog", 8 % of "man", no "woman" and no "brown"; at 0.25 it would mark 47 %, at 0.5 two thirds."""
+On 80 dev photographs it marks 28 % of all words: 97 % of "of", 62 % of "in", 58 % of "shirt", but no "dog",
+"man", "woman", "girl", "black" or "brown"; at 0.25 it would mark 38 %, at 0.5 every second word."""
 COLOURS = 8
 """Levels of each channel of the mean colour: the empty picture of a scene is then looked at once."""
 RUNNERS_UP = 4
