@@ -134,7 +134,8 @@ def test_the_score_is_the_logit_of_the_confidence_shown(pair: tuple[Yolo, Any]) 
         look = Look(model, FRAME, {"branch": branch} if len(branches(model)) == 2 else {})
         for box in (*look.prediction.boxes[:20], *look.prediction.candidates):
             score = model.score(look.features, Target(index=box.index, anchor=box.anchor))
-            assert float(score.sigmoid()) == pytest.approx(box.confidence, abs=1e-6)
+            # Float32 on random weights: two passes that add in another order were seen 1.07e-6 apart.
+            assert float(score.sigmoid()) == pytest.approx(box.confidence, abs=5e-6)
 
 
 def test_maps_gradients_and_refusals(pair: tuple[Yolo, Any]) -> None:

@@ -55,6 +55,9 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     yield
     toy_room.GATE.set()
+    for thread in threading.enumerate():       # a model still on its way would be counted by the next test
+        if thread.name.startswith("loading "):
+            thread.join(10)
     METHODS.clear()
     METHODS.update(before)
     models._rooms.cache_clear()
