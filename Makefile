@@ -38,9 +38,10 @@ embedded: $(INSTALLED)
 	  || { $(BIN)/python app.py fetch > $(HELD).new && cat $(HELD).new && mv $(HELD).new $(HELD); }
 
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	@for name in chromium chromium-browser google-chrome; do \
+	  command -v $$name >/dev/null && exit 0; done; \
 	  echo "Chromium is missing; installing it with apt-get"; \
-	  $(APT) update -qq && $(APT) install -y -qq chromium; }
+	  $(APT) update -qq && $(APT) install -y -qq chromium
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
