@@ -1,8 +1,6 @@
 """What explaining a box costs: a map with every prediction, IG, letterboxing, the browser's share."""
 from __future__ import annotations
 
-import base64
-import shutil
 import statistics
 from collections.abc import Iterator
 
@@ -11,7 +9,8 @@ import numpy as np
 import torch
 
 import models
-from bench.live import ROUND_TRIPS, photograph, served
+from bench import browser
+from bench.browser import photograph
 from bench.table import Row, at_least, at_most, paired
 from explainers import Look, faith, parse_target, steps
 from models.base import Model, Target
@@ -30,8 +29,8 @@ def rows(quick: bool = False) -> Iterator[Row]:
     yield at_most(f"IG-{IG_STEPS} on a box / {IG_STEPS} bare forward and backwards",
                   integral_over_bare(look, target, 2 if quick else 6), 1.05)
     yield letterbox_over_prediction(model, frame, repeats)
-    yield round_trip_over_model(frame, repeats)
     yield own_over_random(look, target)
+    yield round_trip_over_model(frame, repeats)
 
 
 def mapped(model: Model, frame: np.ndarray) -> None:
@@ -65,25 +64,12 @@ def letterbox_over_prediction(model: Model, frame: np.ndarray, repeats: int) -> 
 
 def round_trip_over_model(frame: np.ndarray, repeats: int) -> Row:
     """From the page's `emit` to its boxes, over the milliseconds that the model itself took."""
-    from playwright.sync_api import sync_playwright
-
-    name = "boxes through the browser: round trip / model time"
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        return Row(name, "no Chromium", "<= 1.1", False, "make test installs it")
-    small = cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-    with served() as address, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = chromium.new_page()
-        page.goto(f"{address}/static/icon.svg")
-        trips = page.evaluate(ROUND_TRIPS.replace("'classify'", "'detect'"),
-                              [base64.b64encode(data).decode(), repeats + 5])[5:]
-        chromium.close()
-    model = [ms["prepare"] + ms["encode"] + ms["predict"] for _, ms in trips]
-    ratio = statistics.median(t / m for (t, _), m in zip(trips, model, strict=True))
-    return at_most(name, ratio, 1.1, f"median {statistics.median(t for t, _ in trips):.1f} ms "
-                                     f"over {statistics.median(model):.1f} ms")
+    trips = browser.frame_trips(frame, "detect", repeats)
+    own = [browser.of_model(ms) for _, ms in trips]
+    ratio = statistics.median(t / m for (t, _), m in zip(trips, own, strict=True))
+    return at_most("boxes through the browser: round trip / model time", ratio, 1.1,
+                   f"median {statistics.median(t for t, _ in trips):.1f} ms "
+                   f"over {statistics.median(own):.1f} ms")
 
 
 def own_over_random(look: Look, target: Target) -> Row:

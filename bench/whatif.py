@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -13,36 +12,19 @@ import cv2
 import numpy as np
 
 import models
-from bench.live import photograph, served
+from bench import browser
+from bench.browser import photograph
 from bench.table import Row, at_least, at_most
 from explainers.inpaint import fill
 from explainers.undesirable.metric import DRAWS, labelled, measure
 from models.base import Model
 
 DATA = Path(os.environ.get("SEEWHY_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-# One stroke after the other, as the page sends them; what is timed is what the person waits for.
-EDITS = """async ([jpeg, masks, fill]) => {
-  const { io } = await import('/vendor/socket.io.esm.min.js');
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const socket = io({ transports: ['websocket'], forceNew: true });
-  const once = (event) => new Promise((done) => { socket.once(event, done); });
-  await once('ready');
-  socket.emit('configure', { task: 'classify', method: null });
-  let ready = await once('ready');
-  while (ready.configured.method !== null) ready = await once('ready');
-  socket.emit('frame', { seq: 1, jpeg: bytes(jpeg), keep: true });
+# One stroke after the other on one kept picture, as the page sends them.
+STROKES = """socket.emit('frame', { seq: 1, jpeg: bytes(given.jpeg), keep: true });
   await once('result');
-  const trips = [];
-  for (const [i, mask] of masks.entries()) {
-    const start = performance.now();
-    socket.emit('edit', { id: `w${i}`, seq: 1, mask: bytes(mask), fill });
-    const result = await once('result');
-    trips.push([performance.now() - start, result.ms]);
-  }
-  socket.disconnect();
-  return trips;
-}"""
-
+  for (const [i, mask] of given.masks.entries())
+    await timed('edit', { id: `w${i}`, seq: 1, mask: bytes(mask), fill: given.fill });"""
 
 
 def rows(quick: bool = False) -> Iterator[Row]:
@@ -59,29 +41,17 @@ def rows(quick: bool = False) -> Iterator[Row]:
 
 def waiting(frame: np.ndarray, repeats: int) -> Iterator[Row]:
     """From release to the new prediction in a browser, over the fill and the prediction themselves."""
-    from playwright.sync_api import sync_playwright
-
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        yield Row("release to prediction", "no Chromium", "<= 1.3", False, "make test installs it")
-        return
-    small = cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA)
-    jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
     draw = np.random.default_rng(0)
-    with served() as address, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = chromium.new_page()
-        page.goto(f"{address}/static/icon.svg")
+    with browser.page() as run:
         for name in ("telea", "patch_match"):
             masks = [base64.b64encode(_stroke(draw)).decode() for _ in range(repeats + 3)]
-            trips = page.evaluate(EDITS, [base64.b64encode(jpeg).decode(), masks, name])[3:]
-            parts = ("fill", "prepare", "encode", "predict")
-            ratios = [trip / sum(ms[part] for part in parts) for trip, ms in trips]
+            trips = run(STROKES, {"task": "classify", "jpeg": browser.camera(frame), "masks": masks,
+                                  "fill": name})[3:]
+            ratios = [trip / (ms["fill"] + browser.of_model(ms)) for trip, ms in trips]
             took = statistics.median(trip for trip, _ in trips)
             yield at_most(f"release to prediction / fill and predict, p95, {name}",
                           float(np.percentile(ratios, 95)), 1.3,
                           f"median {statistics.median(ratios):.2f}, {took:.0f} ms")
-        chromium.close()
 
 
 def _stroke(draw: np.random.Generator) -> bytes:
