@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     predict = verbs.add_parser("predict", parents=[looking], help="what a model sees")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     explain = verbs.add_parser("explain", parents=[looking], help="why it sees that")
-    explain.add_argument("--method", default="grad_cam")
+    explain.add_argument("--method", help="default: odam for boxes, else grad_cam")
     explain.add_argument("--target", help="class:281/versus:282, box:0/side:left, word:3 ...")
     explain.add_argument("--param", type=pair, action="append", default=[], metavar="NAME=VALUE")
     explain.add_argument("--caption", metavar="TEXT", help="explain this caption instead of the model's own")

@@ -15,7 +15,6 @@ from explainers import Look, parse_target, steps
 from models.base import Model, Target
 
 
-
 def rows(quick: bool = False) -> Iterator[Row]:
     """The four promises of the live page."""
     repeats = 12 if quick else 60

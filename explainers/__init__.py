@@ -20,9 +20,11 @@ from explainers.base import METHODS, Explanation, Look, Method, find_method, met
 from explainers.target import parse_target
 from models.base import Model, Target
 
-__all__ = ["METHODS", "Explanation", "Look", "Method", "explain", "find_method", "method", "parse_target",
-           "steps"]
+__all__ = ["METHODS", "PREFERRED", "Explanation", "Look", "Method", "explain", "find_method", "method",
+           "parse_target", "steps"]
 
+# What answers first when nobody chose. A box's evidence is a place: pooled over the map it often cancels out.
+PREFERRED = {"classify": "grad_cam", "detect": "odam", "caption": "grad_cam"}
 GROUPS = ("maps", "gradients", "perturbation", "attacks", "what if", "checks")      # as the page lists them
 for _name in sorted(METHODS, key=lambda name: GROUPS.index(METHODS[name].group)):
     METHODS[_name] = METHODS.pop(_name)

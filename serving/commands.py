@@ -115,9 +115,11 @@ def predict(work: Work, as_json: bool = False) -> int:
     return _each(work.files, one)
 
 
-def explain(work: Work, method: str, target: str | None, params: dict[str, Any], out: Path) -> int:
+def explain(work: Work, method: str | None, target: str | None, params: dict[str, Any], out: Path) -> int:
     """Why a model says it: for each file a picture with the map on it, the raw map, and all numbers."""
-    chosen = find_method(method, _info(work).task)
+    task = _info(work).task
+    method = method or explainers.PREFERRED[task]
+    chosen = find_method(method, task)
     params = checked(chosen.parameters, params, chosen.title)
     model, settings = _prepared(work)
     out.mkdir(parents=True, exist_ok=True)

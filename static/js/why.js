@@ -12,7 +12,6 @@ import { stage } from './stage.js';
 import { methodInfo, set, state } from './state.js';
 
 export const GROUPS = ['maps', 'gradients', 'perturbation', 'attacks', 'what if', 'checks'];
-const PREFERRED = { classify: 'grad_cam', detect: 'odam', caption: 'grad_cam' };
 const liveFor = { classify: true, detect: true, caption: false };   // a caption's picture keeps moving instead
 const chosenFor = {};               // task -> method chosen last
 const cards = [];
@@ -51,7 +50,7 @@ function menu() {
   const methods = methodsFor(state.task);
   $('#method').replaceChildren(...grouped(methods, (m) => el('option', { value: m.name }, m.title)));
   const names = methods.map((m) => m.name);
-  const name = [chosenFor[state.task], PREFERRED[state.task], 'grad_cam', names[0]].find((n) => names.includes(n));
+  const name = [chosenFor[state.task], state.ready?.preferred[state.task], names[0]].find((n) => names.includes(n));
   if (name !== state.method) set({ method: name ?? null, params: remembered.get(name) ?? {} });
   describe();
 }

@@ -129,13 +129,18 @@ def test_suppression_keeps_what_theirs_keeps() -> None:
 
 
 def test_the_score_is_the_logit_of_the_confidence_shown(pair: tuple[Yolo, Any]) -> None:
-    model, _ = pair
+    """In float64: on random weights float32's own order of adding was seen to make 1.07e-6."""
+    model, net = pair
+    exact = yolo.from_net(model.info, copy.deepcopy(net))
+    exact.net.double()
+    canvas = letterbox(FRAME, 640)
+    features = exact.encode(canvas.x.double())
     for branch in branches(model):
-        look = Look(model, FRAME, {"branch": branch} if len(branches(model)) == 2 else {})
-        for box in (*look.prediction.boxes[:20], *look.prediction.candidates):
-            score = model.score(look.features, Target(index=box.index, anchor=box.anchor))
-            # Float32 on random weights: two passes that add in another order were seen 1.07e-6 apart.
-            assert float(score.sigmoid()) == pytest.approx(box.confidence, abs=5e-6)
+        settings: dict[str, Any] = {"branch": branch} if len(branches(model)) == 2 else {}
+        seen = exact.predict(features, canvas, **settings)
+        for box in (*seen.boxes[:20], *seen.candidates):
+            score = exact.score(features, Target(index=box.index, anchor=box.anchor))
+            assert float(score.sigmoid()) == pytest.approx(box.confidence, abs=1e-6)
 
 
 def test_maps_gradients_and_refusals(pair: tuple[Yolo, Any]) -> None:
