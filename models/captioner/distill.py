@@ -1,8 +1,8 @@
 """Make an EfficientNetV2-B0 encoder that sees what EfficientNet-Lite0 sees, from photographs without labels.
 
 `front` teaches the stages up to stride 8, which have no like in the teacher, by putting the teacher's frozen
-rest behind them. `inherit` copies the rest in closed form (inherit.py). `last` then trains the last stage,
-where most of the copy's error arises, at the size that is used. Every phase goes on where it was stopped.
+rest behind them. `inherit` copies the rest in closed form (inherit.py). `rest` then trains what was copied,
+each stage against the teacher's own, at the size that is used. Every phase goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from models.captioner.encoders import CHANNELS, Arrays, Same, Student, Teacher, to_keras
 from models.captioner.inherit import inherit
+from models.captioner.views import FRONT, Pictures, crops, draw, keep
 
-Pictures = NDArray[np.uint8]
 # The student's streams that live in the teacher's own channels, and the teacher's blocks they answer to.
 SHARED = {"block4c": 7, "block5e": 10, "block6f": 14}
 
@@ -40,44 +40,19 @@ class Phase:
     side: int
     batch: int
     rate: float
-    smallest_crop: float
 
 
 PHASES = (
-    Phase("front", "block1a", 80, 128, 64, 1e-2, 0.35),
-    Phase("last", "block6a", 15, 224, 40, 3e-3, 0.8),
+    Phase("front", "block1a", 80, 128, 64, 1e-2),
+    Phase("rest", "block4a", 68, 224, 32, 4e-3),
 )
+VIEWS = 4                     # of each picture in `rest`
+# How much of a stage's gradient reaches the stage before it, which has a teacher of its own.
+THROUGH = 0.25
 
+SMALLEST = 0.03               # no weight learns as slowly as if it were smaller
 # How many pictures, of which side, `inherit` looks at.
 INHERIT = (2800, 224)
-
-
-def crops(
-    images: Pictures, size: int, side: int, smallest: float, mixing: float, rng: np.random.Generator
-) -> Tensor:
-    """Random crops with aspect, flips, contrast and colour changed, some of them two pictures in one."""
-    x = (
-        torch.from_numpy(images[np.sort(rng.integers(len(images), size=size))]).permute(0, 3, 1, 2).float()
-        / 255
-    )
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, shape or (size,)).astype(np.float32))
-
-    scale, aspect = uniform(smallest, 1), uniform(-0.2, 0.2).exp()
-    wide, high = (scale * aspect).clamp(max=1), (scale / aspect).clamp(max=1)
-    view = torch.zeros(size, 2, 3)
-    view[:, 0, 0], view[:, 0, 2] = wide * uniform(-1, 1).sign(), uniform(-1, 1) * (1 - wide)
-    view[:, 1, 1], view[:, 1, 2] = high, uniform(-1, 1) * (1 - high)
-    grid = F.affine_grid(view, [size, 3, side, side], align_corners=False)
-    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    mean = x.mean((2, 3), keepdim=True)
-    contrast, colour = uniform(0.7, 1.3, size, 1, 1, 1), uniform(0.8, 1.2, size, 3, 1, 1)
-    x = ((x - mean) * contrast + mean * colour).clamp(0, 1)
-    if rng.random() < mixing:
-        part = uniform(0, 1, size, 1, 1, 1)
-        x = part * x + (1 - part) * x.flip(0)
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def missing(mine: Tensor, wanted: Tensor) -> Tensor:
@@ -125,35 +100,37 @@ def front_losses(pair: Pair, teacher: Teacher, x: Tensor) -> dict[str, Tensor]:
     }
 
 
-def map_losses(pair: Pair, teacher: Teacher, x: Tensor, first: str) -> dict[str, Tensor]:
-    student = pair.student
-    with torch.no_grad():
-        wanted = teacher.streams(x)
-        wanted_map = teacher.top(wanted[15])
-        before = student.before(first)[-1]
-        early = student.streams(student.stem(x), last=before)[before]
-    streams = student.streams(early, first)
-    mine = pair.as_teacher(student.top(streams["block6h"]))
-    pooled, wanted_pooled = mine.mean((2, 3)), wanted_map.mean((2, 3))
-    losses = {
-        name: 0.25 * missing(streams[name][:, : wanted[i].shape[1]], wanted[i])
-        for name, i in SHARED.items()
-        if name in streams
-    }
-    losses["map"] = missing(mine, wanted_map)
+def rest_losses(pair: Pair, teacher: Teacher, view: dict[str, Tensor]) -> dict[str, Tensor]:
+    student, wanted = pair.student, teacher.top(view["15"])
+    x, losses = view[FRONT], {}
+    for last, i in SHARED.items():
+        first = f"{last[:6]}a"
+        x = student.streams(x * THROUGH + x.detach() * (1 - THROUGH), first, last)[last]
+        losses[last] = missing(x[:, : view[str(i)].shape[1]], view[str(i)])
+    losses["block6f"] = 0.5 * losses["block6f"]
+    mine = pair.as_teacher(student.top(student.streams(x, "block6g")["block6h"]))
+    pooled, wanted_pooled = mine.mean((2, 3)), wanted.mean((2, 3))
+    losses["map"] = missing(mine, wanted)
     losses["pooled"] = 0.5 * F.mse_loss(pooled, wanted_pooled) / wanted_pooled.var(0).mean()
-    losses["kl"] = 0.5 * disagreement(teacher, mine, wanted_map)
+    losses["kl"] = 0.5 * disagreement(teacher, mine, wanted)
     return losses
 
 
-def train(pair: Pair, teacher: Teacher, images: Pictures, phase: Phase, folder: Path, seed: int) -> Pair:
+def train(
+    pair: Pair,
+    losses_of: Callable[[np.random.Generator], dict[str, Tensor]],
+    phase: Phase,
+    folder: Path,
+    seed: int,
+) -> Pair:
     """One phase; returns the running mean of its weights, which is better than the last ones."""
-    resting = [] if phase.name == "front" else ["stem_conv", "stem_bn", *pair.student.before(phase.first)]
+    first = phase.first == "block1a"
+    resting = [] if first else ["stem_conv", "stem_bn", *pair.student.before(phase.first)]
     learning = [
         p for name, p in pair.named_parameters() if name.split(".")[min(1, name.count("."))] not in resting
     ]
     # Inherited weights differ a hundredfold in size: one step size for all would wreck the small ones.
-    sizes = [max(float(p.detach().pow(2).mean().sqrt()), 0.01) for p in learning]
+    sizes = [max(float(p.detach().pow(2).mean().sqrt()), SMALLEST) for p in learning]
     optimiser = torch.optim.AdamW(
         [{"params": [p], "size": s} for p, s in zip(learning, sizes, strict=True)],
         betas=(0.9, 0.99),
@@ -169,12 +146,6 @@ def train(pair: Pair, teacher: Teacher, images: Pictures, phase: Phase, folder: 
         optimiser.load_state_dict(saved["optimiser"])
         rng.bit_generator.state = saved["rng"]
         step, spent = saved["step"], saved["spent"]
-    losses_of: Callable[[Tensor], dict[str, Tensor]] = (
-        (lambda x: front_losses(pair, teacher, x))
-        if phase.name == "front"
-        else (lambda x: map_losses(pair, teacher, x, phase.first))
-    )
-
     def save(seconds: float) -> None:
         state = {
             "pair": pair.state_dict(),
@@ -195,7 +166,7 @@ def train(pair: Pair, teacher: Teacher, images: Pictures, phase: Phase, folder: 
         pair.train()
         for name in resting:
             pair.student.get_submodule(name).eval()
-        losses = losses_of(crops(images, phase.batch, phase.side, phase.smallest_crop, 0.3, rng))
+        losses = losses_of(rng)
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(learning, 2.0)
@@ -244,26 +215,31 @@ def distill(
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    teacher, pair, figures = Teacher(), Pair(), {}
-    for phase in PHASES:
-        pair = train(pair, teacher, images, phase_for(phase, shorter), folder, seed).requires_grad_(True)
-        if phase.name == "front":
-            path = folder / "inherited.pt"
-            if path.exists():
-                pair.load_state_dict(torch.load(path, weights_only=True))
-            else:
-                rng = np.random.default_rng(seed)
-                count, side = INHERIT
-                pictures = torch.cat([crops(images, 4, side, 0.35, 0, rng) for _ in range(count // 4)])
-                pair.scale.data.copy_(inherit(pair.student, pair.back, teacher, pictures))
-                torch.save(pair.state_dict(), path)
-            figures["inherit"] = compare(pair, teacher, held_out)
-        else:
-            figures[phase.name] = compare(pair, teacher, held_out)
-        print(figures, flush=True)
+    teacher, new = Teacher(), Pair()
+    front, rest = (replace(phase, minutes=phase.minutes * shorter) for phase in PHASES)
+
+    def on_pictures(rng: np.random.Generator) -> dict[str, Tensor]:
+        return front_losses(new, teacher, crops(images, front.batch, front.side, 0.35, 0.3, rng))
+
+    heir = train(new, on_pictures, front, folder, seed).requires_grad_(True)
+    path = folder / "inherited.pt"
+    if path.exists():
+        heir.load_state_dict(torch.load(path, weights_only=True))
+    else:
+        rng = np.random.default_rng(seed)
+        count, side = INHERIT
+        pictures = torch.cat([crops(images, 4, side, 0.35, 0, rng) for _ in range(count // 4)])
+        heir.scale.data.copy_(inherit(heir.student, heir.back, teacher, pictures))
+        torch.save(heir.state_dict(), path)
+    figures = {"inherit": compare(heir, teacher, held_out)}
+    print(figures, flush=True)
+    views = keep(heir.student.eval(), teacher, images, folder / "views", VIEWS, rest.side, seed)
+
+    def on_views(rng: np.random.Generator) -> dict[str, Tensor]:
+        return rest_losses(heir, teacher, draw(views, rest.batch, rng))
+
+    pair = train(heir, on_views, rest, folder, seed)
+    figures["rest"] = compare(pair, teacher, held_out)
+    print(figures, flush=True)
     scale, shift = (p.detach().numpy() for p in (pair.scale, pair.shift))
     return to_keras(pair.student.eval()), scale, shift, figures
-
-
-def phase_for(phase: Phase, shorter: float) -> Phase:
-    return Phase(**{**phase.__dict__, "minutes": phase.minutes * shorter})

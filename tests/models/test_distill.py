@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.captioner import distill, encoders, inherit, network
+from models.captioner import distill, encoders, inherit, network, views
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_an_inheritance_carries_the_teachers_answers(
     squeezed = np.stack(
         [cv2.resize(p, (224, 224), interpolation=cv2.INTER_AREA) for p in photographs.values()]
     )
-    pictures = distill.crops(squeezed.astype(np.uint8), 16, 96, 0.5, 0.0, np.random.default_rng(0))
+    pictures = views.crops(squeezed.astype(np.uint8), 16, 96, 0.5, 0.0, np.random.default_rng(0))
     pair = distill.Pair().eval()
     with torch.no_grad():
         before = distill.missing(pair(pictures), teacher(pictures))
@@ -130,15 +130,69 @@ def test_an_inheritance_carries_the_teachers_answers(
 
 def test_crops_stay_pictures_and_differ() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
-    x = distill.crops(images, 4, 64, 0.35, 1.0, np.random.default_rng(1))
+    x = views.crops(images, 4, 64, 0.35, 1.0, np.random.default_rng(1))
     assert x.shape == (4, 3, 64, 64) and x.min() >= 0 and x.max() <= 1
-    assert not torch.equal(x, distill.crops(images, 4, 64, 0.35, 1.0, np.random.default_rng(2)))
+    assert not torch.equal(x, views.crops(images, 4, 64, 0.35, 1.0, np.random.default_rng(2)))
 
 
-def test_a_phase_goes_on_where_it_stopped(teacher: encoders.Teacher, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3), np.uint8)
-    phase = distill.Phase("last", "block6a", 1 / 60, 64, 4, 1e-3, 0.5)
-    first = distill.train(distill.Pair(), teacher, images, phase, tmp_path, seed=0)
-    again = distill.train(distill.Pair(), teacher, images, phase, tmp_path, seed=0)
-    for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+def test_kept_views_are_what_front_and_teacher_see(
+    teacher: encoders.Teacher, student: encoders.Student, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    kept = views.keep(student, teacher, images, tmp_path, 3, 64, seed=0)
+    x = views.tensor(images)
+    with torch.no_grad():
+        for view, shown in zip(kept, (x, x.flip(3)), strict=False):
+            front = student.streams(student.stem(shown), last="block3b")["block3b"]
+            for name, wanted in (("block3b", front), ("15", teacher.streams(shown)[15])):
+                found = torch.from_numpy(view[name].astype(np.float32)).permute(0, 3, 1, 2)
+                assert torch.allclose(found, wanted, atol=2e-3 * float(wanted.abs().max()))
+    drawn = views.draw(kept, 5, np.random.default_rng(1))
+    assert drawn["block3b"].shape == (5, 48, 8, 8) and drawn["15"].shape == (5, 320, 2, 2)
+    before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    views.keep(student, teacher, images, tmp_path, 3, 64, seed=0)
+    assert before == {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}, "kept once"
+
+
+@pytest.mark.parametrize("name", ("front", "rest"))
+def test_a_phase_goes_on_where_it_stopped(teacher: encoders.Teacher, tmp_path: Path, name: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
+    phase = distill.Phase(name, "block1a" if name == "front" else "block4a", 1 / 60, 64, 4, 1e-3)
+    kept = views.keep(encoders.Student().eval(), teacher, images, tmp_path, 2, 64, seed=0)
+
+    def trained() -> dict[str, torch.Tensor]:
+        pair = distill.Pair()
+
+        def losses(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+            if name == "rest":
+                return distill.rest_losses(pair, teacher, views.draw(kept, 4, rng))
+            return distill.front_losses(pair, teacher, views.crops(images, 4, 64, 0.5, 0.3, rng))
+
+        return distill.train(pair, losses, phase, tmp_path, seed=0).state_dict()
+
+    first, again = trained(), trained()
+    for a, b in zip(first.values(), again.values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_training_the_rest_brings_it_nearer_to_the_teacher(teacher: encoders.Teacher, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
+    pair = distill.Pair()
+    kept = views.keep(pair.student.eval(), teacher, images, tmp_path, 1, 96, seed=0)
+    phase = distill.Phase("rest", "block4a", 60, 96, 4, 2e-2)
+    seen: list[float] = []
+
+    def losses(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        found = distill.rest_losses(pair, teacher, views.draw(kept, 4, rng))
+        seen.append(sum(float(v.detach()) for v in found.values()))
+        if len(seen) == 25:
+            raise KeyboardInterrupt
+        return found
+
+    front = {n: p.clone() for n, p in pair.student.named_parameters() if n.startswith("block2")}
+    with pytest.raises(KeyboardInterrupt):
+        distill.train(pair, losses, phase, tmp_path, seed=0)
+    assert np.mean(seen[-3:]) < 0.8 * np.mean(seen[:3])
+    for n, p in front.items():
+        assert torch.equal(p, pair.student.get_parameter(n)), f"{n} was to rest"

@@ -130,7 +130,7 @@ def test_ours_runs_through_all_its_phases(
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "decoder.npz", "lite0_decoder.npz", "encoder.npz", "vocabulary.txt", "MODEL_CARD.md",
     }  # fmt: skip
-    assert "distillation, last" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "distillation, rest" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     network.put_encoder(network.build_encoder(), network.read_arrays(tmp_path / "out" / "encoder.npz"))
 
 
