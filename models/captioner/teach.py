@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -78,23 +79,35 @@ def table_of(captions: list[list[list[int]]], rng: np.random.Generator, each: in
 
 
 class Progress:
-    """Weights, optimiser, best score and random state of one phase, on disk after every epoch."""
+    """Weights, optimiser, best score and random state of one phase, on disk after every epoch.
+
+    `mean` runs behind the weights: it is what is examined and kept, for it says better than any one step.
+    """
 
     def __init__(self, path: Path, decoder: Decoder, optimiser: torch.optim.Optimizer, seed: int) -> None:
         self.path, self.decoder, self.optimiser = path, decoder, optimiser
         self.rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         self.epoch, self.best, self.stale, self.seconds = 0, -1.0, 0, 0.0
+        self.mean = copy.deepcopy(decoder).eval().requires_grad_(False)
         self.best_weights = {k: v.clone() for k, v in decoder.state_dict().items()}
         self.log: list[dict[str, Any]] = []
         if path.exists():
             saved = torch.load(path, weights_only=False)
             decoder.load_state_dict(saved["weights"])
+            self.mean.load_state_dict(saved["mean"])
             optimiser.load_state_dict(saved["optimiser"])
             self.rng.bit_generator.state = saved["rng"]
             torch.set_rng_state(saved["torch_rng"])
             self.epoch, self.best, self.stale = saved["epoch"], saved["best"], saved["stale"]
             self.best_weights, self.log, self.seconds = saved["best_weights"], saved["log"], saved["seconds"]
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """The mean takes a step towards the weights: a long one at first, then a two-hundredth."""
+        keep = min(0.995, (1 + step) / (10 + step))
+        for mean, now in zip(self.mean.parameters(), self.decoder.parameters(), strict=True):
+            mean.lerp_(now, 1 - keep)
 
     def close_epoch(self, loss: float, cider: float, seconds: float) -> None:
         self.epoch += 1
@@ -103,11 +116,12 @@ class Progress:
         self.stale += 1
         if cider > self.best:
             self.best, self.stale = cider, 0
-            self.best_weights = {k: v.clone() for k, v in self.decoder.state_dict().items()}
+            self.best_weights = {k: v.clone() for k, v in self.mean.state_dict().items()}
         part = self.path.with_suffix(".part")
         torch.save(
             {
                 "weights": self.decoder.state_dict(),
+                "mean": self.mean.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "rng": self.rng.bit_generator.state,
                 "torch_rng": torch.get_rng_state(),
@@ -203,9 +217,10 @@ def teach(
             loss.backward()
             nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
             optimiser.step()
+            progress.follow(step)
             losses.append(shown)
             bar.set_postfix_str(f"{np.mean(losses[-50:]):.3f}", refresh=False)
-        figures, said = examine(decoder, exam)
+        figures, said = examine(progress.mean, exam)
         progress.close_epoch(float(np.mean(losses)), figures["CIDEr"], time.time() - began)
         if not quiet:
             tqdm.write(f"{name} {progress.log[-1]} BLEU-4 {figures['BLEU-4']:.3f}, for example {said[0]!r}")

@@ -75,7 +75,8 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch
         decoder = learner.Decoder(12, channels=24, **SMALL)
         teach.teach(decoder, teach.Lesson([maps], captions), exam, tmp_path / name, epochs=4, rate=1e-3,
                     reward=reward, batch=3, patience=9, quiet=True)  # fmt: skip
-        return torch.load(tmp_path / name, weights_only=False)["weights"]
+        saved = torch.load(tmp_path / name, weights_only=False)
+        return {**saved["weights"], **{f"mean {n}": w for n, w in saved["mean"].items()}}
 
     for reward in (False, True):
         whole = learn(f"whole{reward}", reward)
