@@ -30,12 +30,7 @@ Attack = Callable[[float], Iterator[Tensor]]
         epsilon=(2, 1, 8), seed=(0, 0, 999))
 def fgsm(look: Look, target: Target, epsilon: int, seed: int) -> Iterator[Explanation]:
     """Goodfellow et al. 2015, L-infinity; with a rival in the target, towards the rival."""
-    step = stepper(look, target)
-
-    def attack(size: float) -> Iterator[Tensor]:
-        yield step(look.x, size)
-
-    yield from _attacked(look, target, attack, epsilon, random_signs(look, seed))
+    yield from _attacked(look, target, _walk(look, target, 1, 1.0), epsilon, random_signs(look, seed))
 
 
 @method("PGD", group="attacks",
@@ -44,16 +39,8 @@ def fgsm(look: Look, target: Target, epsilon: int, seed: int) -> Iterator[Explan
         epsilon=(2, 1, 8), steps=(10, 1, 40), seed=(0, 0, 999))
 def pgd(look: Look, target: Target, epsilon: int, steps: int, seed: int) -> Iterator[Explanation]:
     """Madry et al. 2018, L-infinity, from the picture itself; with a rival, towards the rival."""
-    step = stepper(look, target)
-
-    def attack(size: float) -> Iterator[Tensor]:
-        attacked = look.x
-        for _ in range(steps):
-            moved = step(attacked, 2.5 * size / steps)
-            attacked = (look.x + (moved - look.x).clamp(-size, size)).clamp(0, 1)
-            yield attacked
-
-    yield from _attacked(look, target, attack, epsilon, random_signs(look, seed))
+    yield from _attacked(look, target, _walk(look, target, steps, 2.5 / steps), epsilon,
+                         random_signs(look, seed))
 
 
 @method("Masked noise", group="attacks",
@@ -96,6 +83,20 @@ def objective(look: Look, target: Target) -> Callable[[Tensor], Tensor]:
         return sign * (logits[:, index] - others)
 
     return lead
+
+
+def _walk(look: Look, target: Target, steps: int, stride: float) -> Attack:
+    """Steps of `stride` times the attack's size, never further from the picture than that size."""
+    step = stepper(look, target)
+
+    def attack(size: float) -> Iterator[Tensor]:
+        attacked = look.x
+        for _ in range(steps):
+            moved = step(attacked, stride * size)
+            attacked = (look.x + (moved - look.x).clamp(-size, size)).clamp(0, 1)
+            yield attacked
+
+    return attack
 
 
 def stepper(look: Look, target: Target) -> Callable[[Tensor, float], Tensor]:
