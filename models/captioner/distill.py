@@ -32,20 +32,20 @@ SHARED = {"block4c": 7, "block5e": 10, "block6f": 14}
 
 @dataclass(frozen=True)
 class Phase:
-    """Which blocks learn, how long, on pictures of which side; rate is relative to each weight's own size."""
+    """Which blocks learn, how long, how many views a step; the rate is relative to each weight's own size."""
 
     name: str
     first: str
     minutes: float
-    side: int
     batch: int
     rate: float
 
 
 PHASES = (
-    Phase("front", "block1a", 80, 128, 64, 1e-2),
-    Phase("rest", "block4a", 68, 224, 32, 4e-3),
+    Phase("front", "block1a", 80, 64, 1e-2),
+    Phase("rest", "block4a", 68, 32, 4e-3),
 )
+FRONT_SIDE = 128
 VIEWS = 4                     # of each picture in `rest`
 # How much of a stage's gradient reaches the stage before it, which has a teacher of its own.
 THROUGH = 0.25
@@ -219,7 +219,7 @@ def distill(
     front, rest = (replace(phase, minutes=phase.minutes * shorter) for phase in PHASES)
 
     def on_pictures(rng: np.random.Generator) -> dict[str, Tensor]:
-        return front_losses(new, teacher, crops(images, front.batch, front.side, 0.35, 0.3, rng))
+        return front_losses(new, teacher, crops(images, front.batch, FRONT_SIDE, 0.35, 0.3, rng))
 
     heir = train(new, on_pictures, front, folder, seed).requires_grad_(True)
     path = folder / "inherited.pt"
@@ -233,7 +233,7 @@ def distill(
         torch.save(heir.state_dict(), path)
     figures = {"inherit": compare(heir, teacher, held_out)}
     print(figures, flush=True)
-    views = keep(heir.student.eval(), teacher, images, folder / "views", VIEWS, rest.side, seed)
+    views = keep(heir.student.eval(), teacher, images, folder / "views", VIEWS, seed)
 
     def on_views(rng: np.random.Generator) -> dict[str, Tensor]:
         return rest_losses(heir, teacher, draw(views, rest.batch, rng))

@@ -139,7 +139,7 @@ def test_kept_views_are_what_front_and_teacher_see(
     teacher: encoders.Teacher, student: encoders.Student, tmp_path: Path
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    kept = views.keep(student, teacher, images, tmp_path, 3, 64, seed=0)
+    kept = views.keep(student, teacher, images, tmp_path, 3, seed=0)
     x = views.tensor(images)
     with torch.no_grad():
         for view, shown in zip(kept, (x, x.flip(3)), strict=False):
@@ -147,18 +147,19 @@ def test_kept_views_are_what_front_and_teacher_see(
             for name, wanted in (("block3b", front), ("15", teacher.streams(shown)[15])):
                 found = torch.from_numpy(view[name].astype(np.float32)).permute(0, 3, 1, 2)
                 assert torch.allclose(found, wanted, atol=2e-3 * float(wanted.abs().max()))
+    assert not np.array_equal(kept[2]["15"], kept[0]["15"])
     drawn = views.draw(kept, 5, np.random.default_rng(1))
     assert drawn["block3b"].shape == (5, 48, 8, 8) and drawn["15"].shape == (5, 320, 2, 2)
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    views.keep(student, teacher, images, tmp_path, 3, 64, seed=0)
+    views.keep(student, teacher, images, tmp_path, 3, seed=0)
     assert before == {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}, "kept once"
 
 
 @pytest.mark.parametrize("name", ("front", "rest"))
 def test_a_phase_goes_on_where_it_stopped(teacher: encoders.Teacher, tmp_path: Path, name: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
-    phase = distill.Phase(name, "block1a" if name == "front" else "block4a", 1 / 60, 64, 4, 1e-3)
-    kept = views.keep(encoders.Student().eval(), teacher, images, tmp_path, 2, 64, seed=0)
+    phase = distill.Phase(name, "block1a" if name == "front" else "block4a", 1 / 60, 4, 1e-3)
+    kept = views.keep(encoders.Student().eval(), teacher, images, tmp_path, 2, seed=0)
 
     def trained() -> dict[str, torch.Tensor]:
         pair = distill.Pair()
@@ -179,8 +180,8 @@ def test_training_the_rest_brings_it_nearer_to_the_teacher(teacher: encoders.Tea
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
     pair = distill.Pair()
-    kept = views.keep(pair.student.eval(), teacher, images, tmp_path, 1, 96, seed=0)
-    phase = distill.Phase("rest", "block4a", 60, 96, 4, 2e-2)
+    kept = views.keep(pair.student.eval(), teacher, images, tmp_path, 1, seed=0)
+    phase = distill.Phase("rest", "block4a", 60, 4, 2e-2)
     seen: list[float] = []
 
     def losses(rng: np.random.Generator) -> dict[str, torch.Tensor]:

@@ -123,8 +123,9 @@ def test_ours_runs_through_all_its_phases(
 ) -> None:
     from models.captioner import distill
 
-    small = tuple(replace(p, minutes=1e-4, side=64, batch=4) for p in distill.PHASES)
+    small = tuple(replace(p, minutes=1e-4, batch=4) for p in distill.PHASES)
     monkeypatch.setattr(distill, "PHASES", small)
+    monkeypatch.setattr(distill, "FRONT_SIDE", 64)
     monkeypatch.setattr(distill, "INHERIT", (4, 64))
     settings = train.Settings(encoder="ours", least=1, epochs=1, reward_epochs=1)
     train.run(drawn, tmp_path / "work", tmp_path / "out", settings)
