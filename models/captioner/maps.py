@@ -14,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.captioner.encoders import CHANNELS, Teacher, from_keras
+from models.captioner.views import Pictures, tensor, view
 
 SIDE = 224
 OFFICIAL = {"b0": "B0", "b1": "B1", "b2": "B2", "b3": "B3", "s": "S"}
-Pictures = NDArray[np.uint8]
 ToMaps = Callable[[Pictures], NDArray[np.float32]]
 Figures = dict[str, dict[str, float]]
 
@@ -57,8 +57,7 @@ def write_half(path: Path, arrays: Mapping[str, NDArray[np.floating]]) -> None:
 def torch_maps(net: torch.nn.Module) -> ToMaps:
     @torch.no_grad()
     def maps(images: Pictures) -> NDArray[np.float32]:
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        out: Tensor = net(x.contiguous(memory_format=torch.channels_last))
+        out: Tensor = net(tensor(images))
         return out.flatten(2).permute(0, 2, 1).numpy()
 
     return maps
@@ -129,17 +128,17 @@ def encoders_of(
     return [Encoder("decoder.npz", torch_maps(from_keras(arrays)))], {}
 
 
-def cached(path: Path, encoder: Encoder, images: Callable[[], Pictures]) -> NDArray[np.float16]:
-    """All maps as one float16 file, written at the first call."""
+def cached(path: Path, encoder: Encoder, images: Callable[[], Pictures], way: int = 0) -> NDArray[np.float16]:
+    """The maps of one way of showing all pictures, as one float16 file that is written at the first call."""
     if not path.exists():
-        shown = images()
+        shown, rng = images(), np.random.default_rng(way)
         bar = tqdm(range(0, len(shown), 32), desc=path.stem, mininterval=2)
-        maps = [encoder.maps(shown[i : i + 32]).astype(np.float16) for i in bar]
+        maps = [encoder.maps(view(shown[i : i + 32], way, rng)).astype(np.float16) for i in bar]
         part = path.with_suffix(".part")
         with part.open("wb") as file:
             np.save(file, np.concatenate(maps))
         part.replace(path)
-    return np.load(path)
+    return np.load(path, mmap_mode="r")
 
 
 __all__ = ["CHANNELS", "OFFICIAL", "SIDE", "Encoder", "Refused", "cached", "encoders_of", "write_half"]

@@ -41,7 +41,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-QUICK = train.Settings(encoder="lite0", least=1, epochs=30, reward_epochs=2, rate=3e-3, patience=40)
+QUICK = train.Settings(encoder="lite0", least=1, views=2, epochs=30, reward_epochs=2, rate=3e-3,
+                       patience=40)  # fmt: skip
 
 
 def test_drawn_pictures_are_learnt(drawn: Path, tmp_path: Path) -> None:
