@@ -47,6 +47,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.units, self.dropout = units, dropout
+        self.read: nn.Module = nn.Identity()          # an encoder's last stage while that learns too
         self.picture = dense(channels, picture)
         self.start = dense(picture, 2 * units)
         self.words = nn.ParameterDict(
@@ -74,6 +75,7 @@ class Decoder(nn.Module):
     def look(self, maps: Tensor, captions: int = 1) -> tuple[Tensor, Tensor, State]:
         """What is seen at every place, the attention's keys, and the state before the first word."""
         # Whole channels are dropped: drawing a number for every place costs more than it helps.
+        maps = self.read(maps)
         maps = maps * self.drop(torch.ones_like(maps[:, :1]), 0.3)
         seen = self.drop(torch.relu(maps @ self.picture["kernel"] + self.picture["bias"]))
         mean = seen.mean(1, keepdim=True).expand(-1, captions, -1)
@@ -174,8 +176,9 @@ class Decoder(nn.Module):
         return [max(e)[1] for e in ended]
 
     def arrays(self) -> dict[str, NDArray[np.float16]]:
-        """Every weight by name, as the shipped file holds it."""
-        return {name: w.detach().numpy().astype(np.float16) for name, w in self.named_parameters()}
+        """Every weight of its own by name, as the shipped file holds it."""
+        own = ((name, w) for name, w in self.named_parameters() if not name.startswith("read."))
+        return {name: w.detach().numpy().astype(np.float16) for name, w in own}
 
 
 def from_arrays(arrays: dict[str, NDArray[np.floating]]) -> Decoder:

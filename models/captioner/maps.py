@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from models.captioner.encoders import CHANNELS, Teacher, from_keras
+from models.captioner.encoders import CHANNELS, Student, Teacher, from_keras
 from models.captioner.views import Pictures, tensor, view
 
 SIDE = 224
@@ -34,6 +34,11 @@ class Encoder:
     raw: ToMaps
     scale: NDArray[np.float32] | float = 1.0
     shift: NDArray[np.float32] | float = 0.0
+    student: Student | None = None               # what can learn from the captions, too
+
+    @property
+    def name(self) -> str:
+        return self.decoder_file.removesuffix(".npz")
 
     def maps(self, images: Pictures) -> NDArray[np.float32]:
         return self.raw(images) * self.scale + self.shift
@@ -98,8 +103,9 @@ def ours(
         np.savez(scales, scale=scale, shift=shift)
         done.write_text(json.dumps(figures, indent=1))
     with np.load(work / "encoder.npz") as file, np.load(scales) as to_teacher:
-        student = torch_maps(from_keras(dict(file)))
-        own = Encoder("decoder.npz", student, to_teacher["scale"], to_teacher["shift"])
+        student = from_keras(dict(file))
+        scale, shift = to_teacher["scale"], to_teacher["shift"]
+    own = Encoder("decoder.npz", torch_maps(student), scale, shift, student)
     return [own, Encoder("lite0_decoder.npz", torch_maps(Teacher()))], json.loads(done.read_text())
 
 
@@ -125,18 +131,19 @@ def encoders_of(
     with np.load(kind) as file:
         arrays = dict(file)
     write_half(work / "encoder.npz", arrays)
-    return [Encoder("decoder.npz", torch_maps(from_keras(arrays)))], {}
+    student = from_keras(arrays)
+    return [Encoder("decoder.npz", torch_maps(student), student=student)], {}
 
 
-def cached(path: Path, encoder: Encoder, images: Callable[[], Pictures], way: int = 0) -> NDArray[np.float16]:
+def cached(path: Path, maps: ToMaps, images: Callable[[], Pictures], way: int = 0) -> NDArray[np.float16]:
     """The maps of one way of showing all pictures, as one float16 file that is written at the first call."""
     if not path.exists():
         shown, rng = images(), np.random.default_rng(way)
         bar = tqdm(range(0, len(shown), 32), desc=path.stem, mininterval=2)
-        maps = [encoder.maps(view(shown[i : i + 32], way, rng)).astype(np.float16) for i in bar]
+        found = [maps(view(shown[i : i + 32], way, rng)).astype(np.float16) for i in bar]
         part = path.with_suffix(".part")
         with part.open("wb") as file:
-            np.save(file, np.concatenate(maps))
+            np.save(file, np.concatenate(found))
         part.replace(path)
     return np.load(path, mmap_mode="r")
 

@@ -167,6 +167,18 @@ def reward_loss(
     return -(better[:, :, None].expand(said.shape)[counted] * logp).mean(), float(reward.mean())
 
 
+def groups_of(decoder: Decoder, rate: float, read_rate: float) -> list[dict[str, Any]]:
+    """The decoder's weights at one rate, its reader's each at a rate relative to its own size."""
+    groups: list[dict[str, Any]] = [{"params": [], "rate": rate}]
+    for name, weight in decoder.named_parameters():
+        if not name.startswith("read."):
+            groups[0]["params"].append(weight)
+        elif weight.requires_grad:
+            size = max(float(weight.detach().pow(2).mean().sqrt()), 0.03)
+            groups.append({"params": [weight], "rate": read_rate * size, "weight_decay": 0})
+    return groups
+
+
 def teach(
     decoder: Decoder,
     lesson: Lesson,
@@ -175,6 +187,7 @@ def teach(
     *,
     epochs: int,
     rate: float,
+    read_rate: float = 0.0,
     reward: bool = False,
     batch: int = 40,
     smoothing: float = 0.1,
@@ -186,7 +199,7 @@ def teach(
 
     Leaves the weights that were best on dev in the decoder.
     """
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(groups_of(decoder, rate, read_rate), lr=rate, weight_decay=1e-4)
     progress = Progress(checkpoint, decoder, optimiser, seed)
     captions = table_of(lesson.captions, np.random.default_rng(seed))
     cider = None
@@ -205,7 +218,8 @@ def teach(
             step = progress.epoch * len(starts) + n
             warm = min(1, (step + 1) / min(100, len(starts)))
             for group in optimiser.param_groups:
-                group["lr"] = rate * warm * (0.51 + 0.5 * math.cos(math.pi * step / (epochs * len(starts))))
+                fall = 0.51 + 0.5 * math.cos(math.pi * step / (epochs * len(starts)))
+                group["lr"] = group["rate"] * warm * fall
             rows = order[i : i + batch]
             maps = some(lesson.maps[int(progress.rng.integers(len(lesson.maps)))], rows)
             if cider:

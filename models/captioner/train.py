@@ -6,8 +6,8 @@
     python -m models.captioner.train --data DIR --encoder FILE.npz       on an encoder that is there already
 
 First the encoder (only `ours` is trained, see distill.py), then its maps of every picture, then the decoder:
-the references word by word, then CIDEr as the reward. All is kept in --work (some 12 GB for Flickr8k), and
-training goes on where it stopped.
+the references word by word, in the end together with the encoder's last stage; then CIDEr as the reward. All
+is kept in --work (some 12 GB for Flickr8k), and training goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from models.captioner import learner, maps, teach
 from models.captioner.maps import SIDE, Refused
+from models.captioner.tune import tune
 from models.captioner.vocabulary import split
 
 FRAME = ("<pad>", "<start>", "<end>", "<unk>")
@@ -45,6 +46,8 @@ class Settings:
     least: int = 5
     views: int = 4
     epochs: int = 12
+    tune_epochs: int = 3
+    tune_rate: float = 8e-4
     reward_epochs: int = 6
     rate: float = 2e-3
     reward_rate: float = 3e-4
@@ -123,47 +126,54 @@ def run(data: Path, work: Path, out: Path, settings: Settings) -> dict[str, dict
         settings.seed,
         settings.shorter,
     )
-    ways = [
-        [maps.cached(work / f"train_maps_{i}_{way}.npy", encoder, partial(shown, "train"), way)
-         for way in range(settings.views)]
-        for i, encoder in enumerate(encoders)
-    ]  # fmt: skip
-    dev = [
-        maps.cached(work / f"dev_maps_{i}.npy", encoder, partial(shown, "dev"))
-        for i, encoder in enumerate(encoders)
-    ]
+    def seen_by(encoder: maps.Encoder, name: str) -> tuple[teach.Maps, NDArray[np.float16]]:
+        """Its maps of every view of the training pictures, and of the dev pictures."""
+        ways = [maps.cached(work / f"train_{name}_{way}.npy", encoder.maps, partial(shown, "train"), way)
+                for way in range(settings.views)]  # fmt: skip
+        return ways, maps.cached(work / f"dev_{name}.npy", encoder.maps, partial(shown, "dev"))
+
     captions = [
         [[index.get(word, learner.UNKNOWN) for word in caption.split()] for caption in splits["train"][name]]
         for name in names["train"]
     ]
     references = [splits["dev"][name] for name in names["dev"]]
-    exams = [teach.Exam(seen, references, words) for seen in dev]
+    seen = [seen_by(encoder, encoder.name) for encoder in encoders]
     torch.manual_seed(settings.seed)
-    decoder = learner.Decoder(len(words), channels=dev[0].shape[2], dropout=settings.dropout)
+    decoder = learner.Decoder(len(words), channels=seen[0][1].shape[2], dropout=settings.dropout)
     if settings.start:
         decoder.load_state_dict(learner.from_arrays(dict(np.load(settings.start))).state_dict())
     phase = partial(teach.teach, patience=settings.patience, seed=settings.seed, batch=settings.batch)
-    both = teach.Lesson([way for own in ways for way in own], captions)
+    both = teach.Lesson([way for ways, _ in seen for way in ways], captions)
+    exam = teach.Exam(seen[0][1], references, words)
     phases = {
-        "words": phase(decoder, both, exams[0], work / "words.pt", epochs=settings.epochs, rate=settings.rate)
+        "words": phase(decoder, both, exam, work / "words.pt", epochs=settings.epochs, rate=settings.rate)
     }
     figures = {}
-    for encoder, own, exam in zip(encoders, ways, exams, strict=True):
-        name = encoder.decoder_file.removesuffix(".npz")
-        rewarded = copy.deepcopy(decoder)
-        rewarded.dropout = settings.reward_dropout
-        phases[f"reward, {name}"] = phase(
-            rewarded, teach.Lesson(own, captions), exam, work / f"reward_{name}.pt",
+    for encoder, (ways, dev) in zip(encoders, seen, strict=True):
+        own = copy.deepcopy(decoder)
+        if encoder.student and settings.tune_epochs:
+            encoder, phases["tune"] = tune(
+                encoder, own, shown, both, exam, work, views=settings.views, epochs=settings.tune_epochs,
+                rate=settings.tune_rate, read_rate=2 * settings.tune_rate, seed=settings.seed,
+                batch=settings.batch,
+            )  # fmt: skip
+            ways, dev = seen_by(encoder, f"{encoder.name}_tuned")
+        own.dropout = settings.reward_dropout
+        exam = teach.Exam(dev, references, words)
+        phases[f"reward, {encoder.name}"] = phase(
+            own, teach.Lesson(ways, captions), exam, work / f"reward_{encoder.name}.pt",
             epochs=settings.reward_epochs, rate=settings.reward_rate, reward=True,
         )  # fmt: skip
         # What is shipped is float16, so that is what is measured.
-        final = learner.from_arrays(rewarded.arrays())
+        final = learner.from_arrays(own.arrays())
         maps.write_half(out / encoder.decoder_file, encoder.unscaled(final.arrays()))
         for how, width in (("greedy", 1), ("beam 3", 3)):
             figures[f"{encoder.decoder_file} {how}"] = teach.examine(final, exam, width)[0]
     (out / "vocabulary.txt").write_text("\n".join(words) + "\n", "utf-8")
-    if (work / "encoder.npz").exists():
-        (out / "encoder.npz").write_bytes((work / "encoder.npz").read_bytes())
+    for name in ("encoder_tuned.npz", "encoder.npz"):
+        if (work / name).exists():
+            (out / "encoder.npz").write_bytes((work / name).read_bytes())
+            break
     counts = {which: len(own) for which, own in names.items()}
     card = model_card(settings, counts, len(words), distillation, phases, figures, time.time() - began)
     (out / "MODEL_CARD.md").write_text(card, "utf-8")

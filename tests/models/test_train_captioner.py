@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.captioner import learner, network, teach, train
+from models.captioner import encoders, learner, maps, network, teach, train, tune
 
 COLOURS = {"red": (220, 40, 30), "blue": (30, 50, 220)}
 SHAPES = ("circle", "square")
@@ -128,13 +128,33 @@ def test_ours_runs_through_all_its_phases(
     monkeypatch.setattr(distill, "PHASES", small)
     monkeypatch.setattr(distill, "FRONT_SIDE", 64)
     monkeypatch.setattr(distill, "INHERIT", (4, 64))
-    settings = train.Settings(encoder="ours", least=1, epochs=1, reward_epochs=1)
+    monkeypatch.setattr(distill, "VIEWS", 2)
+    settings = train.Settings(encoder="ours", least=1, views=2, epochs=1, tune_epochs=1, reward_epochs=1)
     train.run(drawn, tmp_path / "work", tmp_path / "out", settings)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "decoder.npz", "lite0_decoder.npz", "encoder.npz", "vocabulary.txt", "MODEL_CARD.md",
     }  # fmt: skip
     assert "distillation, rest" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    network.put_encoder(network.build_encoder(), network.read_arrays(tmp_path / "out" / "encoder.npz"))
+    tuned = network.read_arrays(tmp_path / "out" / "encoder.npz")
+    network.put_encoder(network.build_encoder(), tuned)
+    for name, before in network.read_arrays(tmp_path / "work" / "encoder.npz").items():
+        learns = name.startswith(("block6", "top")) and not name.endswith(("moving_mean", "moving_variance"))
+        if not learns:
+            assert np.array_equal(before, tuned[name]), f"{name} was to rest"
+        elif name == "block6h_project_conv.kernel":
+            assert not np.array_equal(before, tuned[name]), f"{name} was to learn"
+
+
+def test_the_last_stage_begins_as_the_encoders_own() -> None:
+    torch.manual_seed(0)
+    student = encoders.Student().eval()
+    encoder = maps.Encoder("decoder.npz", maps.torch_maps(student), 0.5, 0.1, student)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    stage = tune.LastStage(encoder).train()
+    with torch.no_grad():
+        found = stage(torch.from_numpy(tune.before_last(student)(images))).numpy()
+    np.testing.assert_allclose(found, encoder.maps(images), atol=1e-5)
+    assert not any(module.training for module in stage.modules())
 
 
 @pytest.mark.parametrize(
