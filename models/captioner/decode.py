@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 LONGEST = 20                 # words of a decoded caption
-NORMALISATION = 0.7          # a sentence's log-probability is divided by its length to this power
+NORMALISATION = 1.0          # a sentence's log-probability is divided by its length to this power
 
 IMPOSSIBLE = -1e8            # words that are never said have a log-probability far below this
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 NEVER_SAID = (PAD, START, UNKNOWN)
 LONGEST_CAPTION = 20
-LENGTH_POWER = 0.7
+LENGTH_POWER = 1.0
 State = tuple[Tensor, Tensor, Tensor]
 
 

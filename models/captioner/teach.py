@@ -22,6 +22,8 @@ from models.captioner.metrics import Cider, score
 
 # Nine captions in ten are not longer; the others are cut, without an end mark, to save padding.
 LONGEST_TAUGHT = 16
+# As captions are said by default: which pass is best said greedily is another one.
+BEAMS = 3
 Maps = Sequence[NDArray[np.float16]]
 
 
@@ -206,7 +208,7 @@ def teach(
     if reward:
         cider = Cider([[f"{as_text(c, exam.words)} <end>" for c in own] for own in lesson.captions])
         if progress.epoch == 0:
-            progress.best = examine(decoder, exam)[0]["CIDEr"]
+            progress.best = examine(decoder, exam, BEAMS)[0]["CIDEr"]
     pictures = len(lesson.captions)
     starts = range(0, max(1, pictures - batch + 1), batch)
     while progress.epoch < epochs and progress.stale < patience:
@@ -234,7 +236,7 @@ def teach(
             progress.follow(step)
             losses.append(shown)
             bar.set_postfix_str(f"{np.mean(losses[-50:]):.3f}", refresh=False)
-        figures, said = examine(progress.mean, exam)
+        figures, said = examine(progress.mean, exam, BEAMS)
         progress.close_epoch(float(np.mean(losses)), figures["CIDEr"], time.time() - began)
         if not quiet:
             tqdm.write(f"{name} {progress.log[-1]} BLEU-4 {figures['BLEU-4']:.3f}, for example {said[0]!r}")
