@@ -187,9 +187,9 @@ def test_habit_words_on_photographs(captioner: Any, data: Path) -> None:
     for line in (data / "flickr8k" / "captions.tsv").read_text().splitlines()[:3000:100]:
         prediction = Look(captioner, read_rgb(data / "flickr8k" / "images" / line.split("\t")[1])).prediction
         for word in prediction.words:
-            if word.word in ("of", "front", "its", "through"):
+            if word.word in ("of", "the", "is", "are"):
                 small.append(word.habit)
-            elif word.word in ("dog", "dogs", "man", "woman", "people", "girl", "boy", "beach"):
+            elif word.word in ("dog", "dogs", "man", "woman", "girl", "boy", "two", "beach"):
                 telling.append(word.habit)
     assert len(small) >= 5 and len(telling) >= 5
     assert np.mean(small) > 0.3 + np.mean(telling)
