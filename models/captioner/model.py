@@ -30,8 +30,8 @@ from models.captioner.vocabulary import Vocabulary
 
 HABIT = 0.05
 """A word whose log-probability falls by less than this (nats) without the picture is said from habit.
-On 80 dev photographs it marks 30 % of all words: 95 % of "of", 85 % of "the", 82 % of "people" (after "a group
-of"), but no "dog", "man", "woman", "boy", "two" or "brown"; at 0.1 it would mark a quarter of "dog", after "brown"."""
+On 80 dev photographs it marks 30 % of the words: 95 % of "of", 85 % of "the", 82 % of "people" (as in "a
+group of people"), but no "dog", "man", "woman" or "boy"; at 0.1 it would mark a quarter of "dog"."""
 COLOURS = 8
 """Levels of each channel of the mean colour: the empty picture of a scene is then looked at once."""
 RUNNERS_UP = 4
