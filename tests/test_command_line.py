@@ -151,7 +151,7 @@ def test_what_one_picture_lacks_is_that_files_failure(call: Call, tmp_path: Path
     code, said, err = call("explain", str(blank), BUS, "--task", "detect", "--target", "box:0",
                            "--out", str(tmp_path / "out"))
     assert code == 1 and err.startswith(f"{blank}: there is no box to explain") and "why person" in said
-    assert {p.stem for p in (tmp_path / "out").iterdir()} == {"bus.grad_cam"}
+    assert {p.stem for p in (tmp_path / "out").iterdir()} == {"bus.odam"}
 
 
 def test_files_of_one_name_do_not_overwrite_each_other() -> None:
