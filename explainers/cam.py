@@ -94,13 +94,13 @@ def eigen_cam(look: Look, target: Target) -> Explanation:
 
 def _principal(feature: Tensor) -> Tensor:
     """1xCxhxw to 1x1xhxw: projection on the main direction, busy cells positive."""
-    rows = feature[0].flatten(1).T.double()
+    rows = feature[0].flatten(1).T
     rows = rows - rows.mean(0)
     if rows.shape[0] <= rows.shape[1]:
-        values, vectors = torch.linalg.eigh(rows @ rows.T)
+        values, vectors = torch.linalg.eigh((rows @ rows.T).double())
         projection = vectors[:, -1] * values[-1].clamp(min=0).sqrt()
     else:
-        projection = rows @ torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1]
+        projection = rows.double() @ torch.linalg.eigh((rows.T @ rows).double()).eigenvectors[:, -1]
     busy = (feature[0] ** 2).sum(0).flatten().double()
     projection = torch.where(((busy - busy.mean()) * projection).sum() < 0, -projection, projection)
     return projection.float().view(1, 1, *feature.shape[-2:])

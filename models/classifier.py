@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models import store
 from models.base import (
@@ -49,14 +50,14 @@ def imagenet_labels() -> dict[int, str]:
 
 
 class Classifier:
-    """A net split into the backbone up to its last map and the head that reads it."""
+    """A net split into the backbone up to its last map, what makes one vector of it, and the last layer."""
 
-    def __init__(self, info: ModelInfo, net: nn.Module, split: Callable[[nn.Module], tuple[Any, Any]],
+    def __init__(self, info: ModelInfo, net: nn.Module, split: Callable[[nn.Module], tuple[Any, Any, Any]],
                  size: int, share: float, mean: tuple[float, ...], deviation: tuple[float, ...],
                  labels: dict[int, str]):
         self.info, self.labels = info, labels
         self.net = net.eval().requires_grad_(False).to(device())
-        self._split, (self._body, self._head) = split, split(self.net)
+        self._split, (self._body, self._neck, self._last) = split, split(self.net)
         self._size, self._share = size, share
         self._mean, self._deviation = mean, deviation
         self._shift = torch.tensor(mean, device=device()).view(3, 1, 1)
@@ -69,7 +70,7 @@ class Classifier:
         return (self._body((x - self._shift) / self._spread),)
 
     def logits(self, features: tuple[Tensor, ...]) -> Tensor:
-        return self._head(features[0])
+        return self._last(self._neck(features[0]))
 
     def predict(self, features: tuple[Tensor, ...], canvas: Canvas, **settings: Any) -> Prediction:
         with torch.no_grad():
@@ -80,14 +81,16 @@ class Classifier:
         return Prediction("classify", classes=classes, probabilities=probabilities.numpy())
 
     def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
-        logits = self.logits(features)
         for index in (target.index, target.versus):
             if index is not None and index not in self.labels:
                 raise BadInput(f"class must be an index from 0 to {len(self.labels) - 1}, got {index}")
         if target.index is None:
             raise BadInput("a classifier explains a class; the target names none, say class:INDEX")
-        chosen = logits[:, target.index]
-        return chosen if target.versus is None else chosen - logits[:, target.versus]
+        # Only the rows of the last layer that are asked about: the way back through all would take twice as
+        # long as the rest of a Grad-CAM.
+        rows = [target.index] if target.versus is None else [target.index, target.versus]
+        chosen = F.linear(self._neck(features[0]), self._last.weight[rows], self._last.bias[rows])
+        return chosen[:, 0] if target.versus is None else chosen[:, 0] - chosen[:, 1]
 
     def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
         return self.logits(features)
@@ -97,15 +100,18 @@ class Classifier:
                           self._share, self._mean, self._deviation, self.labels)
 
 
-def _lite0_split(net: Any) -> tuple[Any, Any]:
-    return net.extract_features, lambda maps: net._fc(maps.mean((2, 3)))
+def _lite0_split(net: Any) -> tuple[Any, Any, Any]:
+    return net.extract_features, lambda maps: maps.mean((2, 3)), net._fc
 
 
-def _zoo_split(net: Any) -> tuple[Any, Any]:
+def _zoo_split(net: Any) -> tuple[Any, Any, Any]:
+    def pooled(maps: Tensor) -> Tensor:
+        return torch.flatten(net.avgpool(maps), 1)
+
     if hasattr(net, "features"):
-        return net.features, lambda maps: net.classifier(torch.flatten(net.avgpool(maps), 1))
+        return net.features, lambda maps: net.classifier[:-1](pooled(maps)), net.classifier[-1]
     stages = [net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4]
-    return nn.Sequential(*stages), lambda maps: net.fc(torch.flatten(net.avgpool(maps), 1))
+    return nn.Sequential(*stages), pooled, net.fc
 
 
 def _lite0(info: ModelInfo) -> Classifier:

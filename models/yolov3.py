@@ -90,14 +90,22 @@ class Net(nn.Module):
         Exact, since the cut is as wide as the one 3x3 kernel and ends early only where the map does.
         """
         if place.scale == 0:
-            top, left = max(place.row - 1, 0), max(place.column - 1, 0)
-            out = self._coarse_head(coarse[:, :, top:place.row + 2, left:place.column + 2])
-            return out[:, :, place.row - top, place.column - left]
+            return self._at(9, self._at(8, _around(coarse, place.row, place.column)))
         top, left = max(place.row - 1, 0) // 2, max(place.column - 1, 0) // 2
         bottom, right = (place.row + 1) // 2 + 1, (place.column + 1) // 2 + 1
-        out = self._fine_head(coarse[:, :, top:bottom, left:right],
-                              fine[:, :, 2 * top:2 * bottom, 2 * left:2 * right])
-        return out[:, :, place.row - 2 * top, place.column - 2 * left]
+        wide = F.interpolate(self.layers[10](coarse[:, :, top:bottom, left:right]), scale_factor=2.0)
+        both = torch.cat([wide, fine[:, :, 2 * top:2 * bottom, 2 * left:2 * right]], 1)
+        return self._at(12, self._at(11, _around(both, place.row - 2 * top, place.column - 2 * left)))
+
+    def _at(self, number: int, cells: Tensor) -> Tensor:
+        """(N, out): a convolution as the one product that it is at one cell, some five times as fast."""
+        convolution, activation = self.layers[number]
+        return activation(F.linear(cells.flatten(1), convolution.weight.flatten(1), convolution.bias))
+
+
+def _around(maps: Tensor, row: int, column: int) -> Tensor:
+    """NxCx3x3: a cell and its neighbours, zero where the map ends."""
+    return F.pad(maps, (1, 1, 1, 1))[:, :, row:row + 3, column:column + 3]
 
 
 class Place(NamedTuple):
