@@ -68,13 +68,13 @@ def encoder(net: Any) -> Callable[[Tensor], Tensor]:
     apply = network.as_function(net)
     size = net.input_shape[1:3]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 3, *size), tf.float32)], jit_compile=False)
+    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.float32)], jit_compile=False)
     def run(x: Any) -> Any:          # XLA takes four to eight times as long for these convolutions on a CPU
         TRACES["encode"] += 1
-        return apply(tf.transpose(x, (0, 2, 3, 1)) * 255)
+        return apply(x * 255)
 
     def encode(x: Tensor) -> Tensor:
-        maps = torch.cat([through(run, part) for part in x.split(AT_ONCE)])
+        maps = torch.cat([through(run, part) for part in x.permute(0, 2, 3, 1).split(AT_ONCE)])
         return maps.permute(0, 3, 1, 2)       # a view: the numbers stay where TensorFlow put them
 
     return encode

@@ -49,6 +49,14 @@ class _Step(NamedTuple):
     attention: np.ndarray
 
 
+class _Way(NamedTuple):
+    """Through a caption: its steps, TxV log-probabilities, and the vectors compared with the words' table."""
+
+    steps: list[_Step]
+    log_p: np.ndarray
+    out: np.ndarray
+
+
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
@@ -68,7 +76,7 @@ class Decoder:
         self._recurrent = np.concatenate([w["lstm.kernel"][size:], w["lstm.recurrent"]])
         self._silenced = np.array(w["words.bias"], np.float32)
         self._silenced[list(vocabulary.silent)] = -1e9
-        self._followed: tuple[Picture, tuple[int, ...], tuple[list[_Step], Memory]] | None = None
+        self._followed: tuple[Picture, tuple[int, ...], _Way] | None = None
 
     def look(self, maps: np.ndarray) -> Picture:
         """49xC, the encoder's map row by row."""
@@ -111,7 +119,7 @@ class Decoder:
         after = self._advance(picture, memory, words).after
         return self._say(after)[0], after
 
-    def _follow(self, picture: Picture, words: tuple[int, ...]) -> tuple[list[_Step], Memory]:
+    def _follow(self, picture: Picture, words: tuple[int, ...]) -> _Way:
         """The way through a caption; the last one is kept, because its gradients are asked for next."""
         if self._followed and self._followed[0] is picture and self._followed[1] == words:
             return self._followed[2]
@@ -120,18 +128,17 @@ class Decoder:
             steps.append(self._advance(picture, memory, np.array([word])))
             memory = steps[-1].after
         after = Memory(*(np.concatenate(part) for part in zip(*(s.after for s in steps), strict=True)))
-        self._followed = picture, words, (steps, after)
-        return steps, after
+        self._followed = picture, words, _Way(steps, *self._say(after))
+        return self._followed[2]
 
     def teacher_forced(self, picture: Picture, words: tuple[int, ...]) -> np.ndarray:
         """TxV: log-probabilities of every word at each place of a caption, given the words before it."""
-        return self._say(self._follow(picture, words)[1])[0]
+        return self._follow(picture, words)[1].copy()
 
     def word_gradients(self, picture: Picture, words: tuple[int, ...]) -> np.ndarray:
         """Tx49xP: d log p(word t) / d picture.values, all words in one backward sweep."""
         w, count = self.w, len(words)
-        steps, after = self._follow(picture, words)
-        log_p, out = self._say(after)
+        steps, log_p, out = self._follow(picture, words)
         wrong = -np.exp(log_p)
         wrong[np.arange(count), words] += 1
         said = (wrong @ w["words.table"] * (1 - out ** 2)) @ w["output.kernel"].T
