@@ -8,7 +8,7 @@ the two maps before, it finds less than for a random class.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class Net(nn.Module):
 
     def _at(self, number: int, cells: Tensor) -> Tensor:
         """(N, out): a convolution as the one product that it is at one cell, some five times as fast."""
-        convolution, activation = self.layers[number]
+        convolution, activation = cast("tuple[nn.Conv2d, nn.Module]", self.layers[number].children())
         return activation(F.linear(cells.flatten(1), convolution.weight.flatten(1), convolution.bias))
 
 

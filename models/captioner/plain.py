@@ -133,7 +133,7 @@ class Decoder:
 
     def teacher_forced(self, picture: Picture, words: tuple[int, ...]) -> np.ndarray:
         """TxV: log-probabilities of every word at each place of a caption, given the words before it."""
-        return self._follow(picture, words)[1].copy()
+        return self._follow(picture, words).log_p.copy()
 
     def word_gradients(self, picture: Picture, words: tuple[int, ...]) -> np.ndarray:
         """Tx49xP: d log p(word t) / d picture.values, all words in one backward sweep."""
