@@ -36,6 +36,7 @@ SAME = 1e-5                  # of the maximum: what two programs' roundings diff
 NOISE = 0.002                # of a mean area: interpolation and ties, measured between equal maps
 
 Map = Callable[[Look, Target], np.ndarray]
+Areas = tuple[float, float]     # under the deletion and the insertion curve
 
 
 def rows(quick: bool, pictures: int = 0) -> Iterator[Row]:
@@ -47,13 +48,18 @@ def rows(quick: bool, pictures: int = 0) -> Iterator[Row]:
         return
     files = files[::max(1, len(files) // count)][:count]
     model = models.load("efficientnet-lite0")
+    yield from compared(measured(model, files), methods(model), len(files))
+
+
+def measured(model: Any, files: list[Path]) -> dict[str, list[Areas]]:
+    """Of every method the areas on each photograph."""
     pairs = methods(model)
-    areas: dict[str, list[tuple[float, float]]] = {name: [] for pair in pairs for name in pair}
+    areas: dict[str, list[Areas]] = {name: [] for pair in pairs for name in pair}
     for done, file in enumerate(files, 1):
         look = Look(model, np.asarray(cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)))
         target = explainers.parse_target(None, look)
         for pair in pairs:
-            judged: list[tuple[np.ndarray, tuple[float, float]]] = []
+            judged: list[tuple[np.ndarray, Areas]] = []
             for name, run in pair.items():
                 heat = run(look, target)
                 # Twins mostly draw the same map: it is judged once.
@@ -62,6 +68,11 @@ def rows(quick: bool, pictures: int = 0) -> Iterator[Row]:
                 judged.append((_scaled(heat), areas[name][-1]))
         if done % 20 == 0:
             print(f"       {done} of {len(files)} photographs", file=sys.stderr, flush=True)
+    return areas
+
+
+def compared(areas: dict[str, list[Areas]], pairs: list[dict[str, Map]], count: int) -> Iterator[Row]:
+    """Every method's means, and ours against each of its twins."""
     for pair in pairs:
         means = {name: np.mean(areas[name], 0) for name in pair}
         for name, (deletion, insertion) in means.items():
@@ -70,14 +81,14 @@ def rows(quick: bool, pictures: int = 0) -> Iterator[Row]:
         for name, theirs in others:
             better = float(min(theirs[0] - ours[0], ours[1] - theirs[1]))
             yield Row(f"ours minus {name}, the worse of both areas", better, f">= -{NOISE:g}",
-                      better >= -NOISE, f"{len(files)} photographs")
+                      better >= -NOISE, f"{count} photographs")
 
 
 def _scaled(heat: np.ndarray) -> np.ndarray:
     return heat / max(float(np.abs(heat).max()), 1e-30)
 
 
-def _areas(look: Look, target: Target, heat: np.ndarray) -> tuple[float, float]:
+def _areas(look: Look, target: Target, heat: np.ndarray) -> Areas:
     e = Explanation(heat.astype(np.float32))
     *_, last = faith.curve_steps(look, e, target, STEPS, ("deletion_black", "insertion_blur"))
     return float(last.numbers["area deletion_black"]), float(last.numbers["area insertion_blur"])

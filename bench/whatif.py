@@ -16,6 +16,7 @@ from bench import browser
 from bench.browser import photograph
 from bench.table import Row, at_least, at_most
 from explainers.inpaint import fill
+from explainers.undesirable import WEIGHTS
 from explainers.undesirable.metric import DRAWS, labelled, measure
 from models.base import Model
 
@@ -91,19 +92,17 @@ def decibels(folder: Path) -> Iterator[Row]:
             claim, gain, note=f"{note}; random texture: the best guess is a blur, no exemplar wins")
 
 
-def undesirable(model: Model, folder: Path, limit: int | None) -> Iterator[Row]:
+def undesirable(model: Model, folder: Path, most: int | None) -> Iterator[Row]:
     """What taking the most undesirable pixels away does, on the pictures the model gets wrong."""
-    right: list[bool] = []
-    pictures = labelled(folder)
-    if limit:
-        pictures = [pair for pair in pictures if pair[0] in (13, 240, 290, 384, 659, 918)][:limit]
-    for row in measure(model, pictures, only_wrong=True, seen=right):
-        yield at_least(f"undesirable {100 * row.share:.0f} % taken away: change of p less random's",
-                       row.change - row.random, 0.01,
-                       f"p {row.change:+.3f}, improved {row.improved:.0%}, righted {row.righted:.0%}; "
-                       f"{DRAWS} random regions {row.random:+.3f}, {row.random_improved:.0%}, "
-                       f"{row.random_righted:.0%}; other r {row.other:+.3f}, {row.other_improved:.0%}")
-    yield Row("pictures it gets wrong", float(len(right)))
+    for kind in WEIGHTS:
+        right: list[bool] = []
+        for row in measure(model, labelled(folder), kind, only_wrong=True, seen=right, most=most):
+            yield at_least(f"{kind}: {100 * row.share:.0f} % taken away: change of p less random's",
+                           row.change - row.random, 0.01,
+                           f"p {row.change:+.3f}, improved {row.improved:.0%}, righted {row.righted:.0%}; "
+                           f"{DRAWS} random regions {row.random:+.3f}, {row.random_improved:.0%}, "
+                           f"{row.random_righted:.0%}; other r {row.other:+.3f}, {row.other_improved:.0%}")
+        yield Row(f"{kind}: pictures it gets wrong", float(len(right)))
 
 
 SIDE = 48

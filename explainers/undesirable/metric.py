@@ -54,8 +54,8 @@ def labelled(folder: Path) -> list[tuple[int, Path]]:
 
 def measure(model: Model, pictures: Iterable[tuple[int, Path]], kind: str = "F-TC", iterations: int = 60,
             replace: str = "blur", other: str = "mean", only_wrong: bool = False,
-            seen: list[bool] | None = None) -> list[Row]:
-    """The table, a row a share. `seen` collects for each picture whether the model was right."""
+            seen: list[bool] | None = None, most: int | None = None) -> list[Row]:
+    """The table, a row a share, of the first `most` pictures. `seen` collects whether the model was right."""
     found: list[list[list[float]]] = []
     right: list[bool] = [] if seen is None else seen
     for index, path in pictures:
@@ -70,6 +70,8 @@ def measure(model: Model, pictures: Iterable[tuple[int, Path]], kind: str = "F-T
             continue
         right.append(correct)
         found.append(_one(look, index, kind, iterations, replace, other))
+        if len(found) == most:
+            break
     if not found:
         raise BadInput("the model is right about every picture: there is nothing to mend")
     table = np.array(found)                    # pictures x shares x (change, top-1) of ours, random, other

@@ -1,6 +1,6 @@
 /* What an attack did to a caption: the old and the new sentence word by word, and each word's log-probability
    before and after. The pictures themselves are the business of checks.js. */
-import { el, short } from './dom.js';
+import { el } from './dom.js';
 import { state } from './state.js';
 import { addCard } from './why.js';
 
@@ -45,7 +45,7 @@ function show(e) {
   const row = ([[, , word], value]) => {
     const bar = el('span', { class: `change ${value < 0 ? 'down' : 'up'}` });
     bar.style.setProperty('--size', `${(100 * Math.abs(value)) / most}%`);
-    return el('li', {}, el('span', {}, word), bar, el('span', { class: 'numbers' }, `${value < 0 ? '−' : '+'}${short(Math.abs(value))}`));
+    return el('li', {}, el('span', {}, word), bar, el('span', { class: 'numbers' }, `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`));
   };
   root.replaceChildren(el('h3', {}, 'What it says now'), el('p', { class: 'diff' }, ...words),
     ...(changes.length ? [el('h3', {}, 'Each word’s log-probability'), el('ul', { class: 'changes' }, ...changes.map(row))] : []));
