@@ -17,7 +17,7 @@ from models.base import Model, Target
 
 def rows(quick: bool = False) -> Iterator[Row]:
     """The four promises of the live page."""
-    repeats = 12 if quick else 60
+    repeats = 24 if quick else 200
     model, frame = models.load("efficientnet-lite0"), photograph("cat")
     yield at_most("predict + Grad-CAM / predict", map_over_predict(model, frame, repeats), 1.05)
     yield at_most("saliency / bare forward and input gradient",

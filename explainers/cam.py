@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from explainers.base import Explanation, Look, method
 from models.base import Target
@@ -15,8 +15,8 @@ COARSE = "anything finer than the map's cells"
 
 
 def on_canvas(level: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """One 1x1xhxw level as a canvas map."""
-    return F.interpolate(level, size, mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
+    """One 1x1xhxw level as a canvas map, interpolated bilinearly between the middles of its cells."""
+    return cv2.resize(level[0, 0].cpu().numpy(), size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _summed(levels: Iterable[Tensor], look: Look) -> np.ndarray:
