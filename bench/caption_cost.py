@@ -34,7 +34,7 @@ def rows(quick: bool) -> Iterator[Row]:
     """Ratios within one run; 500 captions for the memory unless quick."""
     model = cast("Captioner", models.load("efficientnetv2-lstm"))
     frames = _frames()
-    frame, repeats = frames[0], 15 if quick else 41
+    frame, repeats = frames[0], 15 if quick else 101
     look = Look(model, frame)
     whole = parse_target("caption", look)
     count = len(look.prediction.words)

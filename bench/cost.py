@@ -19,7 +19,7 @@ from serving.frames import decode_upload
 
 def rows(quick: bool) -> Iterator[Row]:
     """The classifier's methods: one-pass maps, saliency, integrated gradients against captum's own call."""
-    repeats = 31 if quick else 61              # a map is a millisecond: few runs show only the noise
+    repeats = 31 if quick else 201             # a map is a millisecond: few runs show only the noise
     path = presets.path("cat")
     assert path is not None
     frame, model = decode_upload(path.read_bytes()), models.load("efficientnet-lite0")

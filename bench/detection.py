@@ -20,7 +20,7 @@ IG_STEPS = 25
 
 def rows(quick: bool = False) -> Iterator[Row]:
     """Four ratios, and how much more the bus's map is about the bus than a random class's."""
-    repeats = 12 if quick else 60
+    repeats = 12 if quick else 120
     model, frame = models.load("yolov3-tiny"), photograph("bus")
     look = Look(model, frame)
     bus = next(b for b in look.prediction.boxes if b.label == "bus")
