@@ -22,8 +22,9 @@ HELD := .venv/.stamps/embedded-$(shell (cat models/store.py; echo "$$SEEWHY_CACH
 run: $(INSTALLED) embedded
 	$(BIN)/python app.py --port $(PORT)
 
+# Among TensorFlow, a server and a browser nobody should wait awake.
 test: $(TESTABLE) embedded browser check
-	$(BIN)/python -m pytest
+	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest
 
 check: $(TESTABLE)
 	$(BIN)/ruff check .

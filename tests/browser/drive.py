@@ -36,7 +36,7 @@ class Server:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 [*COMMAND, "--port", str(self.port)], cwd=ROOT, stdout=out, stderr=out,
-                env={**os.environ, "GOMP_SPINCOUNT": "10000", "PYTHONUNBUFFERED": "1"})
+                env={**os.environ, "PYTHONUNBUFFERED": "1"})
         for _ in range(600):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=2).close()
