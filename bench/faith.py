@@ -48,12 +48,12 @@ def rows(quick: bool, pictures: int = 0) -> Iterator[Row]:
         return
     files = files[::max(1, len(files) // count)][:count]
     model = models.load("efficientnet-lite0")
-    yield from compared(measured(model, files), methods(model), len(files))
-
-
-def measured(model: Any, files: list[Path]) -> dict[str, list[Areas]]:
-    """Of every method the areas on each photograph."""
     pairs = methods(model)
+    yield from compared(pairs, measured(model, pairs, files))
+
+
+def measured(model: Any, pairs: list[dict[str, Map]], files: list[Path]) -> dict[str, list[Areas]]:
+    """Of every method the areas on each photograph."""
     areas: dict[str, list[Areas]] = {name: [] for pair in pairs for name in pair}
     for done, file in enumerate(files, 1):
         look = Look(model, np.asarray(cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)))
@@ -71,7 +71,7 @@ def measured(model: Any, files: list[Path]) -> dict[str, list[Areas]]:
     return areas
 
 
-def compared(areas: dict[str, list[Areas]], pairs: list[dict[str, Map]], count: int) -> Iterator[Row]:
+def compared(pairs: list[dict[str, Map]], areas: dict[str, list[Areas]]) -> Iterator[Row]:
     """Every method's means, and ours against each of its twins."""
     for pair in pairs:
         means = {name: np.mean(areas[name], 0) for name in pair}
@@ -81,7 +81,7 @@ def compared(areas: dict[str, list[Areas]], pairs: list[dict[str, Map]], count: 
         for name, theirs in others:
             better = float(min(theirs[0] - ours[0], ours[1] - theirs[1]))
             yield Row(f"ours minus {name}, the worse of both areas", better, f">= -{NOISE:g}",
-                      better >= -NOISE, f"{count} photographs")
+                      better >= -NOISE, f"{len(areas[name])} photographs")
 
 
 def _scaled(heat: np.ndarray) -> np.ndarray:

@@ -75,14 +75,12 @@ class Net(nn.Module):
         return layers[7](layers[6](x)), fine
 
     def heads(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-        return self._coarse_head(coarse), self._fine_head(coarse, fine)
+        layers = self.layers
+        return layers[9](layers[8](coarse)), layers[12](layers[11](self._joined(coarse, fine)))
 
-    def _coarse_head(self, coarse: Tensor) -> Tensor:
-        return self.layers[9](self.layers[8](coarse))
-
-    def _fine_head(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        wide = F.interpolate(self.layers[10](coarse), scale_factor=2.0)
-        return self.layers[12](self.layers[11](torch.cat([wide, fine], 1)))
+    def _joined(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """What the fine head reads: the fine map, and the coarse one beside it at twice its size."""
+        return torch.cat([F.interpolate(self.layers[10](coarse), scale_factor=2.0), fine], 1)
 
     def head_at(self, coarse: Tensor, fine: Tensor, place: Place) -> Tensor:
         """(N, 255): the same numbers as `heads` at one cell, from the cells around it that reach it alone.
@@ -93,8 +91,8 @@ class Net(nn.Module):
             return self._at(9, self._at(8, _around(coarse, place.row, place.column)))
         top, left = max(place.row - 1, 0) // 2, max(place.column - 1, 0) // 2
         bottom, right = (place.row + 1) // 2 + 1, (place.column + 1) // 2 + 1
-        wide = F.interpolate(self.layers[10](coarse[:, :, top:bottom, left:right]), scale_factor=2.0)
-        both = torch.cat([wide, fine[:, :, 2 * top:2 * bottom, 2 * left:2 * right]], 1)
+        both = self._joined(coarse[:, :, top:bottom, left:right],
+                            fine[:, :, 2 * top:2 * bottom, 2 * left:2 * right])
         return self._at(12, self._at(11, _around(both, place.row - 2 * top, place.column - 2 * left)))
 
     def _at(self, number: int, cells: Tensor) -> Tensor:

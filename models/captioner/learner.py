@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.captioner.decode import NORMALISATION
+
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 NEVER_SAID = (PAD, START, UNKNOWN)
 LONGEST_CAPTION = 20
-LENGTH_POWER = 1.0
 State = tuple[Tensor, Tensor, Tensor]
 
 
@@ -154,7 +155,7 @@ class Decoder(nn.Module):
                     if word != END:
                         kept.append((beam, word, value))
                     elif rank < width and p in open_still:
-                        ended[p].append((value / length**LENGTH_POWER, said[p, beam, 1:].tolist()))
+                        ended[p].append((value / length**NORMALISATION, said[p, beam, 1:].tolist()))
                 rows.append(kept[:width])
             index = torch.tensor([[beam for beam, _, _ in kept] for kept in rows])[..., None]
             words = torch.tensor([[[word] for _, word, _ in kept] for kept in rows])
@@ -162,7 +163,7 @@ class Decoder(nn.Module):
             said = torch.cat([said.gather(1, index.expand(-1, -1, length)), words], 2)
             hidden, cell, glimpse = (s.gather(1, index.expand(-1, -1, s.shape[2])) for s in state)
             state = (hidden, cell, glimpse)
-            reachable = (score.max(1)[0] / (LONGEST_CAPTION + 1) ** LENGTH_POWER).tolist()
+            reachable = (score.max(1)[0] / (LONGEST_CAPTION + 1) ** NORMALISATION).tolist()
             open_still = [
                 p for p in open_still if len(ended[p]) < width and all(e[0] < reachable[p] for e in ended[p])
             ]
@@ -170,7 +171,7 @@ class Decoder(nn.Module):
                 break
         for p in open_still:
             ended[p] += [
-                (v / LONGEST_CAPTION**LENGTH_POWER, w)
+                (v / LONGEST_CAPTION**NORMALISATION, w)
                 for v, w in zip(score[p].tolist(), said[p, :, 1:].tolist(), strict=True)
             ]
         return [max(e)[1] for e in ended]
