@@ -6,9 +6,6 @@ DATA ?= ../shared/data/flickr8k
 APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Torch's threads wait awake for some microseconds, not milliseconds: those who sleep at once double the time of
-# a net of many small layers, those who never sleep take the processor from the socket and the browser.
-export GOMP_SPINCOUNT ?= 10000
 
 # A stamp carries the hash of what it stands for: nothing is installed again until a pin changes.
 RUN_HASH := $(shell cat requirements.txt constraints.txt | sha256sum | cut -c1-16)
@@ -22,9 +19,8 @@ HELD := .venv/.stamps/embedded-$(shell (cat models/store.py; echo "$$SEEWHY_CACH
 run: $(INSTALLED) embedded
 	$(BIN)/python app.py --port $(PORT)
 
-# Among TensorFlow, a server and a browser nobody should wait awake.
 test: $(TESTABLE) embedded browser check
-	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest
+	$(BIN)/python -m pytest
 
 check: $(TESTABLE)
 	$(BIN)/ruff check .
@@ -34,7 +30,7 @@ bench: $(TESTABLE) embedded browser
 	$(BIN)/python -m bench $(ARGS)
 
 train-captioner: $(TESTABLE) embedded
-	$(BIN)/python -m models.captioner.train --data $(DATA) $(ARGS)
+	$(BIN)/python -m training.captioner.train --data $(DATA) $(ARGS)
 
 embedded: $(INSTALLED)
 	@test -s $(HELD) && sed 's/^[^ ]* //' $(HELD) | while read -r file; do test -f "$$file" || exit 1; done \

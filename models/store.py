@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class Asset:
     """A file, how to know it, and where it may be had, in this order.
 
     `sha256` may be only its beginning where the makers publish no more (torchvision puts eight digits into
-    the file name), or empty where they publish none: then the connection and the size are all there is.
+    the file name), or empty where they publish none: then the connection and what it looks like are all
+    there is.
     """
 
     name: str
@@ -72,6 +74,9 @@ ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
     _zoo("resnet50", "resnet50-11ad3fa6.pth"),
     _zoo("mobilenet_v3_large", "mobilenet_v3_large-5c1a4163.pth"),
     _zoo("efficientnet_v2_s", "efficientnet_v2_s-dd5fe13b.pth"),
+    _zoo("vit_b_16", "vit_b_16-c867db91.pth"),
+    _zoo("swin_t", "swin_t-704ceda3.pth"),
+    _zoo("convnext_tiny", "convnext_tiny-983f1562.pth"),
     _yolo("yolo26n.pt", "v8.4.0", 5_544_453,
           "9b09cc8bf347f0fc8a5f7657480587f25db09b34bf33b0652110fb03a8ad4fef"),
     _yolo("yolo26s.pt", "v8.4.0", 20_422_725,
@@ -107,7 +112,8 @@ def find(name: str) -> Asset:
 def present(name: str) -> bool:
     """Whether fetch() will find it here; whole files only get this name after they were checked."""
     asset = find(name)
-    return asset.path.is_file() and asset.bytes in (None, size_of(asset.path))
+    return (asset.path.is_file() and asset.bytes in (None, size_of(asset.path))
+            and not _odd(asset, asset.path))
 
 
 def fetch(name: str, progress: Progress = silent) -> Path:
@@ -189,8 +195,22 @@ def _obtain(asset: Asset, source: Source, progress: Progress) -> None:
         _obtain(asset, source, progress)
 
 
+def _odd(asset: Asset, path: Path) -> str:
+    """What is wrong at first sight, or nothing: a login page answers any address, and with 200 OK."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "expected a file, got a web page (does this network ask you to log in first?)"
+    if asset.sha256 or not asset.name.endswith(".pt"):
+        return ""
+    whole = head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path)
+    return "" if whole else "expected a torch checkpoint, which is a zip, got something else or a part of one"
+
+
 def _check(asset: Asset, path: Path) -> None:
-    """Right size and right hash, or Refused with what was expected and what came."""
+    """Right at first sight, of the right size and hash, or Refused with what was expected and what came."""
+    if odd := _odd(asset, path):
+        raise Refused(f"{odd}; the file was deleted")
     size = size_of(path)
     if asset.bytes not in (None, size):
         raise Refused(f"expected {asset.bytes:,} bytes, got {size:,}; the file was deleted")

@@ -5,21 +5,53 @@ all words share one forward pass, which no tape offers. Tests hold both against 
 """
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from models.captioner.vocabulary import Vocabulary
 
-_blas = ThreadpoolController()
+
+class _OneThread(AbstractContextManager[None]):
+    """One limit that all threads share, since BLAS has one setting for the whole process.
+
+    Who enters first sets it, who leaves last sets it back. A limit for each would restore the 1 that another
+    one had set, wherever two overlap, and BLAS would stay at one thread for good.
+    """
+
+    def __init__(self) -> None:
+        self._blas = ThreadpoolController().select(user_api="blas")
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit = self._blas.limit(limits=1, user_api="blas")
+                # OpenBLAS' limit would belong to this thread alone, and the last one out may be another.
+                OpenBLASController.clear_controlling_thread()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+                OpenBLASController.clear_controlling_thread()
 
 
-def one_thread():  # type: ignore[no-untyped-def]
+_one_thread = _OneThread()
+
+
+def one_thread() -> AbstractContextManager[None]:
     """Products this small only lose by being shared out, and more so beside other threads."""
-    return _blas.limit(limits=1, user_api="blas")
+    return _one_thread
 
 
 class Memory(NamedTuple):

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import multiprocessing
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +22,19 @@ CONTENT = bytes(range(256)) * 8192             # two megabytes
 WHEEL = PipMember("iniconfig==2.3.1", "9121e2c1fdb355232495be3194c8dfe87ccc2d5dee45947b78e68f499790d7a7",
                   "iniconfig/_version.py", 7_600, wheel=True)
 HASH = hashlib.sha256(CONTENT).hexdigest()
+PAGE = b"\xef\xbb\xbf\r\n<!DOCTYPE html><html><body>Please log in</body></html>" * 20
+
+
+def zipped() -> bytes:
+    """What torch.save writes, as far as its outside goes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("archive/data.pkl", CONTENT)
+    return out.getvalue()
+
+
+CHECKPOINT = zipped()
+BODIES = {"/wrong": CONTENT[::-1], "/page": PAGE, "/checkpoint": CHECKPOINT}
 
 
 class Shop(BaseHTTPRequestHandler):
@@ -31,7 +46,7 @@ class Shop(BaseHTTPRequestHandler):
         span = self.headers.get("Range")
         Shop.asked.append((self.path, span))
         start = int(span.removeprefix("bytes=").removesuffix("-")) if span and self.path != "/whole" else 0
-        body = CONTENT if self.path != "/wrong" else CONTENT[::-1]
+        body = BODIES.get(self.path, CONTENT)
         if self.path == "/absent":
             return self.send_error(404)
         if start >= len(body):
@@ -164,6 +179,51 @@ def test_a_hash_may_be_known_only_by_its_beginning(monkeypatch: Any, shop: str) 
     offer(monkeypatch, Url(f"{shop}/file"), sha256="deadbeef", size=None, name="other.bin")
     with pytest.raises(StoreError, match=f"expected sha256 to begin with deadbeef, got {HASH}"):
         store.fetch("other.bin")
+
+
+def unpinned(monkeypatch: pytest.MonkeyPatch, *where: sources.Source) -> Asset:
+    return offer(monkeypatch, *where, sha256="", size=None, name="thing.pt")
+
+
+@pytest.mark.parametrize(("path", "said"), [("/page", "expected a file, got a web page .*log in"),
+                                            ("/file", "expected a torch checkpoint, which is a zip")])
+def test_what_is_no_checkpoint_is_refused_where_no_hash_is_known(monkeypatch: Any, shop: str, cache: Path,
+                                                                 path: str, said: str) -> None:
+    unpinned(monkeypatch, Url(f"{shop}{path}"))
+    with pytest.raises(StoreError, match=f"{path}: {said}.*; the file was deleted"):
+        store.fetch("thing.pt")
+    assert left_over(cache) == [] and not store.present("thing.pt")
+    unpinned(monkeypatch, Url(f"{shop}{path}"), Url(f"{shop}/checkpoint"))
+    assert store.fetch("thing.pt").read_bytes() == CHECKPOINT and store.present("thing.pt")
+
+
+@pytest.mark.parametrize("spoilt", [PAGE, PAGE.strip(b"\xef\xbb\xbf\r\n"), b"", CONTENT, CHECKPOINT[:-500]],
+                         ids=["page", "plain page", "empty", "no zip", "cut"])
+def test_what_came_as_something_else_before_is_fetched_anew(monkeypatch: Any, shop: str,
+                                                            spoilt: bytes) -> None:
+    asset = unpinned(monkeypatch, Url(f"{shop}/checkpoint"))
+    asset.path.parent.mkdir(parents=True)
+    asset.path.write_bytes(spoilt)
+    assert not store.present("thing.pt")
+    assert store.fetch("thing.pt").read_bytes() == CHECKPOINT
+    assert store.fetch("thing.pt") == asset.path and store.present("thing.pt")
+    assert [path for path, _ in Shop.asked] == ["/checkpoint"]
+
+
+def test_a_spoilt_file_is_not_kept_when_no_better_one_is_to_be_had(monkeypatch: Any, shop: str,
+                                                                   cache: Path) -> None:
+    asset = unpinned(monkeypatch, Url(f"{shop}/page"))
+    asset.path.parent.mkdir(parents=True)
+    asset.path.write_bytes(PAGE)
+    with pytest.raises(StoreError, match="got a web page"):
+        store.fetch("thing.pt")
+    assert left_over(cache) == []
+
+
+def test_a_web_page_is_called_so_where_the_hash_is_known_too(monkeypatch: Any, shop: str) -> None:
+    offer(monkeypatch, Url(f"{shop}/page"), sha256=HASH[:8], size=None)
+    with pytest.raises(StoreError, match="got a web page"):
+        store.fetch("thing.bin")
 
 
 def test_another_size_is_refused_before_it_is_fetched(monkeypatch: Any, shop: str) -> None:

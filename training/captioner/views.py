@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from models.captioner.encoders import Student, Teacher
+from training.captioner.encoders import Student, Teacher
 
 Pictures = NDArray[np.uint8]
 Kept = dict[str, NDArray[np.float16]]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from models.captioner.encoders import Block, Same, Student, Teacher
+from training.captioner.encoders import Block, Same, Student, Teacher
 
 # Student's block, the teacher's block it learns from, whether it is an addition that mends the one before.
 PLAN = (

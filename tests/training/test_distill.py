@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.captioner import distill, encoders, inherit, network, views
+from models.captioner import network
+from training.captioner import distill, encoders, inherit, views
 
 
 @pytest.fixture(scope="module")

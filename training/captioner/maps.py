@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from models.captioner.encoders import CHANNELS, Student, Teacher, from_keras
-from models.captioner.views import Pictures, tensor, view
+from training.captioner.encoders import CHANNELS, Student, Teacher, from_keras
+from training.captioner.views import Pictures, tensor, view
 
 SIDE = 224
 OFFICIAL = {"b0": "B0", "b1": "B1", "b2": "B2", "b3": "B3", "s": "S"}
@@ -96,7 +96,7 @@ def ours(
     """Distils EfficientNetV2-B0 from Lite0, if that is not done yet; both encoders, the student first."""
     done, scales = work / "distillation.json", work / "to_teacher.npz"
     if not done.exists():
-        from models.captioner.distill import distill
+        from training.captioner.distill import distill
 
         arrays, scale, shift, figures = distill(images(), held_out(), work, seed=seed, shorter=shorter)
         write_half(work / "encoder.npz", arrays)

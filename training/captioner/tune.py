@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.captioner import maps, teach
-from models.captioner.encoders import CHANNELS, Student, to_keras
-from models.captioner.learner import Decoder
-from models.captioner.views import Pictures, tensor
+from training.captioner import maps, teach
+from training.captioner.encoders import CHANNELS, Student, to_keras
+from training.captioner.learner import Decoder
+from training.captioner.views import Pictures, tensor
 
 FIRST, BEFORE = "block6a", "block5e"
 

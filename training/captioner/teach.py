@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.captioner.learner import END, NEVER_SAID, PAD, START, Decoder
-from models.captioner.metrics import Cider, score
+from training.captioner.learner import END, NEVER_SAID, PAD, START, Decoder
+from training.captioner.metrics import Cider, score
 
 # Nine captions in ten are not longer; the others are cut, without an end mark, to save padding.
 LONGEST_TAUGHT = 16

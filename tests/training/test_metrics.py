@@ -8,7 +8,7 @@ import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider as CocoCider
 
-from models.captioner import metrics
+from training.captioner import metrics
 
 
 def test_bleu_by_hand() -> None:

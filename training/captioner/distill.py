@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.captioner.encoders import CHANNELS, Arrays, Same, Student, Teacher, to_keras
-from models.captioner.inherit import inherit
-from models.captioner.views import FRONT, Pictures, crops, draw, keep
+from training.captioner.encoders import CHANNELS, Arrays, Same, Student, Teacher, to_keras
+from training.captioner.inherit import inherit
+from training.captioner.views import FRONT, Pictures, crops, draw, keep
 
 # The student's streams that live in the teacher's own channels, and the teacher's blocks they answer to.
 SHARED = {"block4c": 7, "block5e": 10, "block6f": 14}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.captioner import encoders, learner, maps, network, teach, train, tune
+from models.captioner import network
+from training.captioner import encoders, learner, maps, teach, train, tune
 
 COLOURS = {"red": (220, 40, 30), "blue": (30, 50, 220)}
 SHAPES = ("circle", "square")
@@ -122,7 +123,7 @@ def test_reward_raises_what_is_rewarded() -> None:
 def test_ours_runs_through_all_its_phases(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.captioner import distill
+    from training.captioner import distill
 
     small = tuple(replace(p, minutes=1e-4, batch=4) for p in distill.PHASES)
     monkeypatch.setattr(distill, "PHASES", small)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.captioner import decode, learner, network
+from models.captioner import decode, network
+from training.captioner import learner
 
 WORDS = 30
 

@@ -1,9 +1,9 @@
 """Train a captioner from a folder with images/ and captions.tsv (split, image, caption; tabs).
 
-    python -m models.captioner.train --data DIR --encoder ours           reproduces the shipped weights
-    python -m models.captioner.train --data DIR --encoder lite0          on EfficientNet-Lite0's maps
-    python -m models.captioner.train --data DIR --encoder b0|b1|b2|b3|s  on official ImageNet weights
-    python -m models.captioner.train --data DIR --encoder FILE.npz       on an encoder that is there already
+    python -m training.captioner.train --data DIR --encoder ours           reproduces the shipped weights
+    python -m training.captioner.train --data DIR --encoder lite0          on EfficientNet-Lite0's maps
+    python -m training.captioner.train --data DIR --encoder b0|b1|b2|b3|s  on official ImageNet weights
+    python -m training.captioner.train --data DIR --encoder FILE.npz       on an encoder that is there already
 
 First the encoder (only `ours` is trained, see distill.py), then its maps of every picture, then the decoder:
 the references word by word, in the end together with the encoder's last stage; then CIDEr as the reward. All
@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from models.captioner import learner, maps, teach
-from models.captioner.maps import SIDE, Refused
-from models.captioner.tune import tune
 from models.captioner.vocabulary import split
+from training.captioner import learner, maps, teach
+from training.captioner.maps import SIDE, Refused
+from training.captioner.tune import tune
 
 FRAME = ("<pad>", "<start>", "<end>", "<unk>")
 
