@@ -11,12 +11,12 @@ import torch
 
 import models
 from bench.table import Row, at_most, paired
-from explainers import Look, explain, parse_target
+from explainers import Look, Question, explain, parse, resolve
 from explainers.words import word_maps
 from serving import presets
 
 if TYPE_CHECKING:
-    from models.captioner.model import Captioner
+    from models.captioner.model import CaptionModel
 
 
 def _frames() -> list[np.ndarray]:
@@ -32,11 +32,11 @@ def _resident() -> float:
 
 def rows(quick: bool) -> Iterator[Row]:
     """Ratios within one run; 500 captions for the memory unless quick."""
-    model = cast("Captioner", models.load("efficientnetv2-lstm"))
+    model = cast("CaptionModel", models.load("efficientnetv2-lstm"))
     frames = _frames()
     frame, repeats = frames[0], 15 if quick else 101
     look = Look(model, frame)
-    whole = parse_target("caption", look)
+    whole = resolve(Question(), look)
     count = len(look.prediction.words)
 
     def seen() -> None:
@@ -54,7 +54,7 @@ def rows(quick: bool) -> Iterator[Row]:
     def many(times: int) -> None:
         for i in range(times):
             again = Look(model, frames[i % len(frames)])
-            word_maps(again, parse_target("caption", again))
+            word_maps(again, resolve(Question(), again))
 
     if Path("/proc/self/statm").exists():
         times = 60 if quick else 500
@@ -64,13 +64,13 @@ def rows(quick: bool) -> Iterator[Row]:
         yield at_most(f"growth over {times} captions with all maps, MB", _resident() - before, 30)
 
 
-def _saliency(model: Captioner, frame: np.ndarray, repeats: int) -> Iterator[Row]:
+def _saliency(model: CaptionModel, frame: np.ndarray, repeats: int) -> Iterator[Row]:
     """Through the bridge, against a tape over the same two functions, and over all of it in one."""
     from models.captioner import WEIGHTS, network
     from models.captioner.network import tf
 
     look = Look(model, frame)
-    target = parse_target("word:1", look)
+    target = resolve(parse("word:1", "caption"), look)
     net = network.put_encoder(network.build_encoder(), network.read_arrays(WEIGHTS / "encoder.npz"))
     arrays = network.read_arrays(WEIGHTS / "decoder.npz")
     words = target.words or ()

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 import models
 from bench.table import Row, at_least, line
-from models.captioner import metrics
-from models.captioner.train import Refused, read_captions
+from training.captioner import metrics
+from training.captioner.train import Refused, read_captions
 
 MODELS = ("efficientnetv2-lstm", "efficientnet-lite0-lstm")
 WIDTHS = {"greedy": 1, "beam 3": 3}

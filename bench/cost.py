@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import captum.attr
+import numpy as np
 import torch
 
 import explainers
@@ -24,7 +25,7 @@ def rows(quick: bool) -> Iterator[Row]:
     assert path is not None
     frame, model = decode_upload(path.read_bytes()), models.load("efficientnet-lite0")
     look = Look(model, frame)
-    target = explainers.parse_target(None, look)
+    target = explainers.resolve(explainers.Question(), look)
     for name in ("grad_cam", "counterfactual_grad_cam", "grad_cam_plus_plus", "layer_cam", "eigen_cam"):
         yield at_most(f"predict + {name} over predict", _with_map(model, frame, name, target, repeats), 1.05)
     yield at_most("saliency over a bare forward and input gradient", paired(
@@ -50,6 +51,5 @@ def finish(look: Look, name: str, target: Target, **params: object) -> explainer
     return last
 
 
-def _with_map(model: Model, frame: object, name: str, target: Target, repeats: int) -> float:
-    return paired(lambda: finish(Look(model, frame), name, target),        # type: ignore[arg-type]
-                  lambda: Look(model, frame), repeats)                     # type: ignore[arg-type]
+def _with_map(model: Model, frame: np.ndarray, name: str, target: Target, repeats: int) -> float:
+    return paired(lambda: finish(Look(model, frame), name, target), lambda: Look(model, frame), repeats)

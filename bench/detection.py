@@ -12,7 +12,7 @@ import models
 from bench import browser
 from bench.browser import photograph
 from bench.table import Row, at_least, at_most, paired
-from explainers import Look, faith, parse_target, steps
+from explainers import Look, Question, faith, resolve, steps
 from models.base import Model, Target
 
 IG_STEPS = 25
@@ -36,7 +36,7 @@ def rows(quick: bool = False) -> Iterator[Row]:
 def mapped(model: Model, frame: np.ndarray) -> None:
     """Prediction and map of the surest box, as the live channel makes them."""
     look = Look(model, frame)
-    *_, _ = steps(look, "odam", parse_target(None, look), {})
+    *_, _ = steps(look, "odam", resolve(Question(), look), {})
 
 
 def map_over_predict(model: Model, frame: np.ndarray, repeats: int) -> float:

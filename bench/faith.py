@@ -27,7 +27,7 @@ import models
 from bench.table import Row, line
 from explainers import faith
 from explainers.base import Explanation, Look, steps
-from models.base import Target
+from models.base import Features, Target
 
 DATA = Path(os.environ.get("SEEWHY_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 QUICK, ALL = 20, 300
@@ -57,7 +57,7 @@ def measured(model: Any, pairs: list[dict[str, Map]], files: list[Path]) -> dict
     areas: dict[str, list[Areas]] = {name: [] for pair in pairs for name in pair}
     for done, file in enumerate(files, 1):
         look = Look(model, np.asarray(cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)))
-        target = explainers.parse_target(None, look)
+        target = explainers.resolve(explainers.Question(), look)
         for pair in pairs:
             judged: list[tuple[np.ndarray, Areas]] = []
             for name, run in pair.items():
@@ -102,7 +102,7 @@ class Whole(nn.Module):
         self.net, self.last, self.model = model.net, nn.Identity(), model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model.logits_of((self.last(self.model.encode(x)[0]),), Target(0))
+        return self.model.logits_of(Features((self.last(self.model.encode(x).maps[0]),)), Target(0))
 
 
 def methods(model: Any) -> list[dict[str, Map]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ import models
 from bench import browser
 from bench.browser import photograph
 from bench.table import Row, at_most, paired
-from explainers import Look, parse_target, steps
+from explainers import Look, Question, resolve, steps
 from models.base import Model, Target
+from models.classifier import Classifier
 
 
 def rows(quick: bool = False) -> Iterator[Row]:
@@ -34,7 +36,7 @@ def seen(model: Model, frame: np.ndarray) -> Look:
 def explained(model: Model, frame: np.ndarray, method: str) -> np.ndarray:
     """Prediction and map as the live channel makes them."""
     look = Look(model, frame)
-    *_, last = steps(look, method, parse_target(None, look), {})
+    *_, last = steps(look, method, resolve(Question(), look), {})
     return last.heat
 
 
@@ -59,9 +61,10 @@ def ours_over_theirs(model: Model, frame: np.ndarray, repeats: int) -> float:
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    net: torch.nn.Module = model.net.requires_grad_(True)  # type: ignore[attr-defined]
+    assert isinstance(model, Classifier)
+    net: Any = model.net.requires_grad_(True)
     cam = GradCAM(model=net, target_layers=[net._bn1])
-    shift, spread = model._shift, model._spread  # type: ignore[attr-defined]
+    shift, spread = model._shift, model._spread
 
     def theirs() -> np.ndarray:
         x = (model.prepare(frame).x - shift) / spread

@@ -24,7 +24,7 @@ Attack = Callable[[float], Iterator[Tensor]]
 """An epsilon (in [0,1]) to better and better attacked canvases; the last one counts."""
 
 
-@method("FGSM", group="attacks",
+@method("FGSM", group="attacks", needs=("gradient",),
         shows="One step of every pixel against the score, and which pixels that was felt through.",
         cannot="Not the strongest attack, and not why the picture was understood in the first place.",
         epsilon=(2, 1, 8), seed=(0, 0, 999))
@@ -33,7 +33,7 @@ def fgsm(look: Look, target: Target, epsilon: int, seed: int) -> Iterator[Explan
     yield from _attacked(look, target, _walk(look, target, 1, 1.0), epsilon, random_signs(look, seed))
 
 
-@method("PGD", group="attacks",
+@method("PGD", group="attacks", needs=("gradient",),
         shows="The strongest invisible change that many small steps find, and through which pixels.",
         cannot="Not why the picture was understood at first; another start may find another change.",
         epsilon=(2, 1, 8), steps=(10, 1, 40), seed=(0, 0, 999))
@@ -43,7 +43,7 @@ def pgd(look: Look, target: Target, epsilon: int, steps: int, seed: int) -> Iter
                          random_signs(look, seed))
 
 
-@method("Masked noise", group="attacks",
+@method("Masked noise", group="attacks", needs=("gradient",),
         shows="What random noise does when it falls only on the pixels that the score is most sensitive to.",
         cannot="Not the strongest attack: the noise is chance, only its place is chosen.",
         share=(0.1, 0.01, 1.0), epsilon=(16, 1, 64), seed=(0, 0, 999))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import BadInput, Canvas, Model, Parameter, Prediction, Target, checked
+from explainers.needs import lacks
+from models.base import BadInput, Canvas, Features, Model, Parameter, Prediction, Target, checked
 
 
 class Look:
@@ -19,17 +20,21 @@ class Look:
 
     def __init__(self, model: Model, frame: np.ndarray, settings: dict[str, Any] | None = None,
                  canvas: Canvas | None = None):
-        self.model, self.frame, self.ms = model, frame, {}  # type: Model, np.ndarray, dict[str, float]
+        self.model, self.frame = model, frame
+        self.ms: dict[str, float] = {}
         self.settings = checked(model.info.settings, settings or {}, model.info.title)
         self.canvas: Canvas = self._timed("prepare", lambda: canvas or model.prepare(frame))
         with torch.no_grad():
-            self.features = self._timed("encode", lambda: model.encode(self.canvas.x))
+            self.features: Features = self._timed("encode", lambda: model.encode(self.canvas.x))
             self.prediction: Prediction = self._timed(
                 "predict", lambda: model.predict(self.features, self.canvas, **self.settings))
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         done = work()
+        x = done.x if isinstance(done, Canvas) else self.canvas.x
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)       # else it has only been asked for
         self.ms[stage] = round((time.perf_counter() - start) * 1000, 2)
         return done
 
@@ -42,10 +47,11 @@ class Look:
         return lambda x: self.model.score(self.model.encode(x), target)
 
     def feature_gradients(self, target: Target) -> tuple[tuple[Tensor, ...], Tensor]:
-        """d score / d features for every level, and the score: backward through the head alone."""
-        leaves = tuple(f.detach().requires_grad_() for f in self.features)
+        """d score / d maps for every level, and the score: backward through the head alone."""
+        still = self.features.each(Tensor.detach)
+        leaves = tuple(level.requires_grad_() for level in still.maps)
         with torch.enable_grad():
-            score = self.model.score(leaves, target)
+            score = self.model.score(still, target)
             grads = torch.autograd.grad(score.sum(), leaves, allow_unused=True)
         return (tuple(torch.zeros_like(f) if g is None else g for f, g in zip(leaves, grads, strict=True)),
                 score.detach())
@@ -99,11 +105,13 @@ class Method:
     tasks: tuple[str, ...]
     signed: bool
     live: bool                                  # cheap enough for every frame
+    needs: frozenset[str]                       # what a model must offer, in the words of Model.offers
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "title": self.title, "group": self.group, "shows": self.shows,
                 "cannot": self.cannot, "parameters": [p.describe() for p in self.parameters],
-                "tasks": list(self.tasks), "signed": self.signed, "live": self.live}
+                "tasks": list(self.tasks), "signed": self.signed, "live": self.live,
+                "needs": sorted(self.needs)}
 
 
 METHODS: dict[str, Method] = {}
@@ -111,32 +119,42 @@ TASKS = ("classify", "detect", "caption")
 
 
 def method(title: str, *, group: str, shows: str, cannot: str, tasks: tuple[str, ...] = TASKS,
-           signed: bool = False, live: bool = False, **parameters: Any) -> Callable[[Any], Any]:
-    """Register run(look, target, **parameters); the page builds its controls from the declaration."""
+           signed: bool = False, live: bool = False, needs: tuple[str, ...] = (),
+           **parameters: Any) -> Callable[[Any], Any]:
+    """Register run(look, target, **parameters); the page builds its controls from the declaration.
+
+    `needs` are words of Model.offers; a method that only looks again at changed pictures needs none.
+    """
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
         declared = tuple(Parameter.declare(name, spec) for name, spec in parameters.items())
         METHODS[run.__name__] = Method(run.__name__, title, group, run, shows, cannot, declared, tasks,
-                                       signed, live)
+                                       signed, live, frozenset(needs))
         return run
 
     return register
 
 
-def find_method(name: str, task: str) -> Method:
-    """A method by name (dashes or underscores) that serves the task, or a sentence with the ones that do."""
+def find_method(name: str, task: str, model: Model | None = None) -> Method:
+    """A method by name (dashes or underscores) that serves the task, and the model once there is one.
+
+    Else a sentence that says which do, or what the model lacks.
+    """
     found = METHODS.get(name.replace("-", "_"))
-    valid = ", ".join(n for n, m in METHODS.items() if task in m.tasks)
-    if found is None:
-        raise BadInput(f"there is no method {name!r}; for {task} there are {valid}")
-    if task not in found.tasks:
-        raise BadInput(f"{found.title} does not serve {task}; use one of {valid}")
+    if found is None or task not in found.tasks:
+        valid = ", ".join(m.name for m in METHODS.values()
+                          if task in m.tasks and (model is None or lacks(m, model) is None))
+        raise BadInput(f"there is no method {name!r}; for {task} there are {valid}" if found is None else
+                       f"{found.title} does not serve {task}; use one of {valid}")
+    missing = lacks(found, model) if model else None
+    if missing:
+        raise BadInput(missing)
     return found
 
 
 def steps(look: Look, name: str, target: Target, given: dict[str, Any]) -> Iterator[Explanation]:
     """Better and better explanations of one target; the last one has done=True."""
-    chosen = find_method(name, look.model.info.task)
+    chosen = find_method(name, look.model.info.task, look.model)
     out: Any = chosen.run(look, target, **checked(chosen.parameters, given, chosen.title))
     for explanation in out if inspect.isgenerator(out) else [out]:
         yield _finished(explanation, look, chosen, target)

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import rankdata
 
 from explainers.base import METHODS, Explanation, Look, steps
+from explainers.needs import missing
 from explainers.pixels import at_once, hidden, probability, shown
 from models.base import BadInput, Target
 
@@ -57,9 +58,12 @@ def curve_steps(look: Look, explanation: Explanation, target: Target, steps: int
             e.numbers |= in_box(explanation, box.box)
     if _class_matters(explanation):
         ratio = evidence(look, explanation.method, target, {}, n=5)
-        e.numbers["raw maximum over that of random classes"] = ratio
-        if ratio <= 1:
-            e.note = "No evidence: maps for random classes are just as strong on this picture."
+        if ratio is not None and target.part != "class":
+            e.numbers["raw maximum over that of other boxes"] = ratio
+        elif ratio is not None:
+            e.numbers["raw maximum over that of random classes"] = ratio
+            if ratio <= 1:
+                e.note = "No evidence: maps for random classes are just as strong on this picture."
     yield e
 
 
@@ -71,7 +75,7 @@ def _drawn(explanation: Explanation, found: dict[str, list[float]], progress: fl
 def _class_matters(explanation: Explanation) -> bool:
     """Whether random classes can be compared at once: one cheap backward pass each, and another map each."""
     chosen = METHODS.get(explanation.method)
-    return bool(chosen and chosen.live and chosen.name not in ("eigen_cam", "word_maps"))
+    return bool(chosen and chosen.live and "gradient" in chosen.needs)
 
 
 def ranking(look: Look, heat: np.ndarray) -> torch.Tensor:
@@ -92,6 +96,9 @@ def sanity(look: Look, method: str, target: Target, params: dict[str, Any]) -> I
 
     The rank correlation with the real map says how much of it needs what the model has learned.
     """
+    cannot = missing(frozenset({"redraw"}), "the check with random weights", look.model)
+    if cannot:
+        raise BadInput(cannot)
     *_, own = steps(look, method, target, params)
     maps: dict[str, np.ndarray] = {}
     correlations, numbers = [1.0], dict[str, float | str]()
@@ -136,16 +143,21 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def evidence(look: Look, method: str, target: Target, params: dict[str, Any], n: int = 8,
-             seed: int = 0) -> float:
-    """The map's raw maximum over the median of those for random classes in its place; 1 is no evidence."""
-    *_, own = steps(look, method, target, params)
+             seed: int = 0) -> float | None:
+    """The map's raw maximum over the median of its rivals' (see `rivals`); 1 is no evidence.
+
+    None where there is nothing to compare with.
+    """
     others = random_maxima(look, method, target, params, n, seed)
+    if not others:
+        return None
+    *_, own = steps(look, method, target, params)
     return own.raw_max / max(float(np.median(others)), 1e-12)
 
 
 def random_maxima(look: Look, method: str, target: Target, params: dict[str, Any], n: int = 8,
                   seed: int = 0) -> list[float]:
-    """Raw maxima of the maps for n random classes, words or captions in the target's place."""
+    """Raw maxima of the maps of the target's rivals."""
     found = []
     for rival in rivals(look, target, n, seed):
         *_, e = steps(look, method, rival, params)
@@ -154,12 +166,20 @@ def random_maxima(look: Look, method: str, target: Target, params: dict[str, Any
 
 
 def rivals(look: Look, target: Target, n: int, seed: int) -> list[Target]:
-    """The same place asked about n random classes; a whole caption about n random captions as long."""
+    """The same question about n random classes or words, or about n random captions as long.
+
+    A box's side or objectness is compared with that of other boxes of the picture: pixels with pixels.
+    There are fewer, or none, where the picture or the model has no more.
+    """
     draw = np.random.default_rng(seed)
+    if target.part != "class":
+        seen = (*look.prediction.boxes, *look.prediction.candidates)
+        boxes = [replace(target, index=b.index, anchor=b.anchor) for b in seen if b.anchor != target.anchor]
+        return [boxes[i] for i in draw.permutation(len(boxes))[:n]]
     spoken = {target.index, target.versus, *(target.words or ())}
     others = [i for i in look.model.labels if i not in spoken and (target.words is None or i > 3)]
     if not others:
-        raise BadInput(f"{look.model.info.title} has no other class to compare with")
+        return []
     if target.words is not None and target.position is None:
         return [Target(words=tuple(draw.choice(others, len(target.words)).tolist())) for _ in range(n)]
     chosen = draw.choice(others, min(n, len(others)), replace=False).tolist()

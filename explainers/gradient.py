@@ -10,8 +10,9 @@ from captum.attr import GuidedBackprop, InputXGradient, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from explainers.base import Explanation, Look, method
+from explainers.needs import SENTENCES
 from explainers.pixels import at_once, hidden, pixel_gradient
-from models.base import BadInput, Target
+from models.base import BadInput, Model, Net, Target
 
 Forward = Callable[[Tensor], Tensor]
 warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")      # captum takes them away again
@@ -29,7 +30,7 @@ def summed(attribution: Tensor) -> np.ndarray:
     return attribution.detach().sum(1)[0].cpu().numpy()
 
 
-@method("Saliency", group="gradients", live=True,
+@method("Saliency", group="gradients", live=True, needs=("gradient",),
         shows="Which pixels would change the score most if they changed a little.",
         cannot=NOISY)
 def saliency(look: Look, target: Target) -> Explanation:
@@ -38,7 +39,7 @@ def saliency(look: Look, target: Target) -> Explanation:
     return Explanation(per_pixel(Saliency(look.forward(target)).attribute(x)))
 
 
-@method("Input x gradient", group="gradients", live=True, signed=True,
+@method("Input x gradient", group="gradients", live=True, signed=True, needs=("gradient",),
         shows="Gradient times pixel value: a first guess at what each pixel adds to the score.",
         cannot="Dark pixels get next to nothing, whatever they mean, and it is noisy on deep nets.")
 def input_x_gradient(look: Look, target: Target) -> Explanation:
@@ -47,7 +48,7 @@ def input_x_gradient(look: Look, target: Target) -> Explanation:
     return Explanation(summed(InputXGradient(look.forward(target)).attribute(x)))
 
 
-@method("SmoothGrad", group="gradients",
+@method("SmoothGrad", group="gradients", needs=("gradient",),
         shows="Saliency with its noise averaged away: the mean gradient of many slightly noisy copies.",
         cannot="Not whether a pixel speaks for or against; with strong noise it shows what the noise does.",
         samples=(24, 2, 100), noise=(0.15, 0.01, 0.5), seed=(0, 0, 999))
@@ -72,7 +73,7 @@ def smoothed(forward: Forward, x: Tensor, samples: int, noise: float,
         yield total / done, done
 
 
-@method("Integrated gradients", group="gradients", signed=True,
+@method("Integrated gradients", group="gradients", signed=True, needs=("gradient",),
         shows="What each pixel adds to the score on the way from nothing to this picture; it adds up.",
         cannot="It depends on what counts as nothing: pixels that look like the baseline get no credit.",
         steps=(50, 5, 200), baseline=("black", "blur", "both"))
@@ -141,34 +142,19 @@ class _Scored(nn.Module):
         return self._score(x)
 
 
-@method("Guided backpropagation", group="gradients", signed=True,
+@method("Guided backpropagation", group="gradients", signed=True, needs=("gradient", "net", "relu"),
         shows="Sharp edges that reach the score through active units, negative signals dropped on the way.",
         cannot="It fails the sanity check: on a net with random weights it draws nearly the same edges.")
 def guided_backpropagation(look: Look, target: Target) -> Explanation:
     """Springenberg et al. 2015, by captum; only where every activation is a ReLU."""
-    net = torch_net(look)
-    other = sorted({type(m).__name__ for m in net.modules() if _is_other_activation(m)})
-    relus = [m for m in net.modules() if isinstance(m, nn.ReLU)]
-    if other or not relus:
-        raise BadInput(f"guided backpropagation drops negative signals at ReLUs, and {look.model.info.title} "
-                       f"has {', '.join(other) or 'none'}; take a net whose activations are all ReLU "
-                       "(resnet50), or another method")
-    captum = GuidedBackprop(_Scored(net, look.forward(target)))
+    captum = GuidedBackprop(_Scored(torch_net(look.model), look.forward(target)))
     x = look.x.clone().requires_grad_()
     return Explanation(summed(captum.attribute(x)),
                        note="Fails the sanity check: read it as edges, not as reasons.")
 
 
-def torch_net(look: Look) -> nn.Module:
+def torch_net(model: Model) -> nn.Module:
     """The torch net behind the model, or a sentence for a model that has none to look into."""
-    net = getattr(look.model, "net", None)
-    if not isinstance(net, nn.Module):
-        raise BadInput(f"this method has to reach into a torch net, and {look.model.info.title} is none; "
-                       "take saliency, SmoothGrad or integrated gradients")
-    return net
-
-
-def _is_other_activation(module: nn.Module) -> bool:
-    kind = type(module)
-    ours = kind.__module__ == "torch.nn.modules.activation" or "swish" in kind.__name__.lower()
-    return ours and not isinstance(module, nn.ReLU | nn.Softmax | nn.LogSoftmax | nn.MultiheadAttention)
+    if not isinstance(model, Net):
+        raise BadInput(SENTENCES["net"]("this method", model))
+    return model.net

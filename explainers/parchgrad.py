@@ -25,11 +25,11 @@ import torch
 from captum.attr import Saliency
 from torch import Tensor, nn
 
+from explainers import needs
 from explainers.base import Explanation, Look, method
 from explainers.gradient import integrated, per_pixel, smoothed, torch_net
 from models.base import BadInput, Model, Target
 
-FOLDER = Path(__file__).parent / "statistics"
 SIGNIFICANT = 1.645                 # one-sided t at 5 % for many pictures
 Statistics = dict[str, np.ndarray]
 _ORDERS: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
@@ -37,7 +37,7 @@ Chosen = Callable[[str, Tensor], Tensor]
 """A convolution's name and its NxC global averages to the NxC mask of channels that count (H)."""
 
 
-@method("ParchGrad", group="gradients", tasks=("classify", "detect"),
+@method("ParchGrad", group="gradients", tasks=("classify", "detect"), needs=("gradient", "net", "statistics"),
         shows="Saliency through the channels that this picture switches on more than others do.",
         cannot="Not what the other channels had to say; it needs statistics of the net's channels.",
         of=("saliency", "smoothgrad", "integrated gradients"), channels=("instance", "class"),
@@ -92,7 +92,7 @@ def partitioned(look: Look, target: Target, chosen: Chosen, depth: float) -> Cal
 
     The hooks live as long as the forward pass: the backward pass is changed by the graph it leaves.
     """
-    net = torch_net(look)
+    net = torch_net(look.model)
 
     def forward(x: Tensor) -> Tensor:
         layers = list(reached(look.model, net, look.x))
@@ -151,13 +151,8 @@ def reached(model: Model, net: nn.Module, x: Tensor) -> tuple[str, ...]:
 
 @cache
 def statistics_of(name: str) -> Statistics:
-    """The shipped or made statistics of a model, or a sentence with the command that makes them."""
-    file = FOLDER / f"{name}.npz"
-    if not file.is_file():
-        have = ", ".join(sorted(f.stem for f in FOLDER.glob("*.npz"))) or "none"
-        raise BadInput(f"ParchGrad needs statistics of the channels of {name} (there are: {have}); make them "
-                       f"with: python -m explainers.parchgrad --data FOLDER --model {name}")
-    with np.load(file, allow_pickle=False) as arrays:
+    """The shipped or made statistics of a model that has some."""
+    with np.load(needs.STATISTICS / f"{name}.npz", allow_pickle=False) as arrays:
         return {key: arrays[key].astype(np.float32) for key in arrays.files}
 
 
@@ -182,11 +177,9 @@ class _Moments:
 def measure(model: Model, pictures: list[Path], tell: Callable[[int, int], Any] = lambda done, total: None
             ) -> Statistics:
     """Channel statistics of a torch model over picture files."""
-    net = getattr(model, "net", None)
+    net = torch_net(model)
     every: dict[str, _Moments] = defaultdict(_Moments)
     by: dict[int, dict[str, _Moments]] = defaultdict(lambda: defaultdict(_Moments))
-    if not isinstance(net, nn.Module):
-        raise BadInput(f"channel statistics need a torch net, and {model.info.title} is none")
     for done, file in enumerate(pictures, 1):
         picture = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
         if picture is None:
@@ -247,9 +240,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as problem:
         print(problem, file=sys.stderr)
         return 1
-    FOLDER.mkdir(exist_ok=True)
-    np.savez_compressed(FOLDER / f"{given.model}.npz", **statistics)  # type: ignore[arg-type]
-    print(FOLDER / f"{given.model}.npz")
+    needs.STATISTICS.mkdir(exist_ok=True)
+    file = needs.STATISTICS / f"{given.model}.npz"
+    np.savez_compressed(file, allow_pickle=False, **statistics)
+    print(file)
     return 0
 
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from explainers.base import Explanation, Look, method
 from explainers.pixels import at_once, hidden, probability, shown
-from models.base import BadInput, Box, Prediction, Target
+from models.base import BadInput, Box, Features, Prediction, Target
 
 
-def looked_at(look: Look, weigh: Callable[[tuple[Tensor, ...]], Tensor], pictures: Tensor) -> Tensor:
+def looked_at(look: Look, weigh: Callable[[Features], Tensor], pictures: Tensor) -> Tensor:
     """The weight of every picture of a batch, (N,), without gradients."""
     with torch.no_grad():
         return torch.cat([weigh(look.model.encode(part)).flatten()
@@ -66,7 +66,7 @@ def _starts(length: int, size: int, step: int) -> range:
         masks=(1000, 20, 4000), grid=(8, 4, 24), fill=("black", "blur", "mean"), seed=(0, 0, 999))
 def rise(look: Look, target: Target, masks: int, grid: int, fill: str, seed: int) -> Iterator[Explanation]:
     """Petsiuk et al. 2018 with p 0.5, as a difference of means: the same order, without the constant."""
-    yield from _over_masks(look, probability(look, target), masks, grid, fill, seed)
+    yield from over_masks(look, probability(look, target), masks, grid, fill, seed)
 
 
 @method("D-RISE", group="perturbation", signed=True, tasks=("detect",),
@@ -77,13 +77,18 @@ def d_rise(look: Look, target: Target, masks: int, grid: int, fill: str, seed: i
     """Petsiuk et al. 2021: a mask counts by its best box, overlap x class similarity x confidence."""
     wanted, classes = box_of(look, target), _classes(look, target)
 
-    def weigh(features: tuple[Tensor, ...]) -> Tensor:
-        pictures = range(features[0].shape[0])
-        found = (look.model.predict(tuple(f[i:i + 1] for f in features), look.canvas, **look.settings)
-                 for i in pictures)
+    def weigh(features: Features) -> Tensor:
+        found = [look.model.predict(one, look.canvas, **look.settings) for one in _each_picture(features)]
         return torch.tensor([_best(p, wanted, classes) for p in found])
 
-    yield from _over_masks(look, weigh, masks, grid, fill, seed)
+    yield from over_masks(look, weigh, masks, grid, fill, seed)
+
+
+def _each_picture(features: Features) -> list[Features]:
+    """The features of a batch, one picture at a time."""
+    def one(i: int) -> Features:
+        return features.each(lambda t: t[i:i + 1])
+    return [one(i) for i in range(len(features.tensors[0]))]
 
 
 def box_of(look: Look, target: Target) -> Box:
@@ -127,13 +132,14 @@ def random_masks(count: int, grid: int, size: tuple[int, int], draw: np.random.G
     height, width = size
     cell = -(-height // grid), -(-width // grid)
     coarse = torch.from_numpy(draw.integers(0, 2, (count, 1, grid + 1, grid + 1)).astype(np.float32))
-    large = F.interpolate(coarse, [(grid + 1) * c for c in cell], mode="bilinear", align_corners=False)
+    sides = [(grid + 1) * c for c in cell]
+    large = F.interpolate(coarse, sides, mode="bilinear", align_corners=False).clamp(0, 1)
     shifts = zip(draw.integers(0, cell[0], count), draw.integers(0, cell[1], count), strict=True)
     return torch.stack([m[:, top:top + height, left:left + width]
                         for m, (top, left) in zip(large, shifts, strict=True)])
 
 
-def _over_masks(look: Look, weigh: Callable[[tuple[Tensor, ...]], Tensor], masks: int, grid: int, fill: str,
+def over_masks(look: Look, weigh: Callable[[Features], Tensor], masks: int, grid: int, fill: str,
                 seed: int) -> Iterator[Explanation]:
     """E[weight | seen] - E[weight | hidden] for every pixel, better with every batch of masks.
 

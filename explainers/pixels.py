@@ -2,18 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from explainers.base import Look
-from explainers.target import SIDES
-from models.base import Target
+from models.base import SIDES, Features, Target
 
-FILLS = ("black", "blur", "mean")
 BLUR = 10 / 224                      # the deviation as a share of the side: objects go, the light stays
 
 
@@ -33,7 +29,7 @@ def shown(look: Look) -> Tensor:
 
 
 def hidden(look: Look, fill: str) -> Tensor:
-    """The canvas with nothing to see on it: black, blurred or its mean colour; padding stays as it is."""
+    """The canvas with nothing to see on it: black, blur, its mean colour or noise; padding stays."""
     rows, columns = look.canvas.inside
     out = look.x.detach().clone()
     picture = out[..., rows, columns]
@@ -41,6 +37,8 @@ def hidden(look: Look, fill: str) -> Tensor:
         picture.zero_()
     elif fill == "mean":
         picture.copy_(picture.mean((2, 3), keepdim=True).expand_as(picture))
+    elif fill == "noise":
+        picture.copy_(torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)))
     else:
         pixels = picture[0].permute(1, 2, 0).cpu().numpy()
         soft = cv2.GaussianBlur(pixels, (0, 0), BLUR * max(picture.shape[-2:]),
@@ -49,37 +47,17 @@ def hidden(look: Look, fill: str) -> Tensor:
     return out
 
 
-def probability(look: Look, target: Target) -> Callable[[tuple[Tensor, ...]], Tensor]:
+def probability(look: Look, target: Target) -> Callable[[Features], Tensor]:
     """Features to (N,) in [0,1]: what the score means to a person.
 
-    A class's share; the detector's confidence; a word's probability, for a caption its geometric mean over
-    the words. With a rival: the share against it. For a box side: 1 where it stays, 0 a whole canvas away.
+    For a box's side, which has no probability: 1 where it stays, 0 a whole canvas away.
     """
-    model, task = look.model, look.model.info.task
+    model = look.model
+    if target.part not in SIDES:
+        return lambda f: model.probability(f, target)
     with torch.no_grad():
         now = float(model.score(look.features, target)[0])
-    if target.part in SIDES:
-        return lambda f: (1 - (model.score(f, target) - now).abs() / max(look.canvas.size)).clamp(0, 1)
-    if target.versus is not None:
-        return lambda f: model.score(f, target).sigmoid()
-    if task == "classify":
-        return lambda f: model.logits_of(f, target).softmax(1)[:, target.index]
-    if task == "caption":
-        words = len(target.words or ()) if target.position is None else 1
-        return lambda f: (model.score(f, target) / max(1, words)).exp()
-    if target.part == "objectness" or _speaks_in_logs(look, target):
-        return lambda f: model.score(f, target).exp()
-    return lambda f: model.score(f, target).sigmoid()
-
-
-def _speaks_in_logs(look: Look, target: Target) -> bool:
-    """Whether a detector's score is the log of the confidence that is shown, and not its logit."""
-    for box in (*look.prediction.boxes, *look.prediction.candidates):
-        if box.anchor == target.anchor:
-            with torch.no_grad():
-                score = float(look.model.score(look.features, replace(target, index=box.index))[0])
-            return score <= 0 and abs(np.exp(score) - box.confidence) < 1e-3
-    return False
+    return lambda f: (1 - (model.score(f, target) - now).abs() / max(look.canvas.size)).clamp(0, 1)
 
 
 def pixel_gradient(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,29 @@
 """The trust card of one box: would the picture support another label just as well?"""
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from explainers import faith
 from explainers.base import Explanation, Look, method, steps
-from explainers.pixels import probability
-from models.base import BadInput, Target
+from models.base import SIDES, BadInput, Canvas, Features, Model, Prediction, Target
 
 Corners = tuple[float, float, float, float]
 USUAL = 95                  # of 100 random classes have no more evidence than the level a label is judged by
 LEVEL = f"level of {USUAL} in 100 random classes"
 AT_ONCE = 10                # random classes in one step, so that live pictures get their turn in between
+CERTAIN = 1e-6              # what is left to 1 counts as at least this much: no evidence is without end
 CLEAR = 2.0                 # times that level is a clear yes
 VERDICTS = ("supported", "weakly supported", "not supported")
 
 
-@method("Trust card", group="checks", tasks=("detect",),
+@method("Trust card", group="checks", tasks=("detect",), needs=("gradient", "maps"),
         shows="Whether the picture supports this label on this box, beside a rival label and random ones.",
         cannot="Not whether the label is right: it says what the model's evidence is worth on this frame.",
         map=("odam", "layer_cam"), steps=(25, 5, 100), randoms=(60, 10, 79))
@@ -29,12 +32,15 @@ def trust_card(look: Look, target: Target, map: str, steps: int, randoms: int) -
     if target.part != "class" or target.index is None:
         raise BadInput("a trust card is about a class of a box; say box:0 or box:0/class:NAME/versus:NAME")
     own, rival = replace(target, versus=None), replace(target, index=_rival(look, target), versus=None)
+    drawn = faith.rivals(look, replace(target, versus=rival.index), randoms, seed=0)
+    if not drawn:
+        raise BadInput("a trust card compares a label with a rival and with random classes; of classes "
+                       f"{look.model.info.title} has only {len(look.model.labels)}")
     box = box_of(look, target)
     e, against = _in_log_odds(look, own, map), _in_log_odds(look, rival, map)
-    drawn = faith.rivals(look, replace(target, versus=rival.index), randoms, seed=0)
     others: list[float] = []
     for other in drawn:
-        others.append(_inside(_in_log_odds(look, other, map), box))
+        others.append(_inside(_in_log_odds(look, replace(other, versus=None), map), box))
         if len(others) % AT_ONCE == 0:
             yield replace(e, progress=0.1 * len(others) / len(drawn), note="Maps of random classes first.")
     level = float(np.percentile(others, USUAL))
@@ -63,7 +69,7 @@ def box_of(look: Look, target: Target) -> Corners:
             return found.box
     with torch.no_grad():
         sides = [float(look.model.score(look.features, replace(target, part=part, versus=None))[0])
-                 for part in ("left", "top", "right", "bottom")]
+                 for part in SIDES]
     left, top, right, bottom = look.canvas.to_frame(np.array([sides]))[0].tolist()
     return left, top, right, bottom
 
@@ -74,18 +80,46 @@ def _rival(look: Look, target: Target) -> int:
         return target.versus
     with torch.no_grad():
         ranked = look.model.logits_of(look.features, target)[0].argsort(descending=True).tolist()
-    return int(next(i for i in ranked if i != target.index))
+    return int(next((i for i in ranked if i != target.index), ranked[0]))
+
+
+class LogOdds:
+    """A model whose score is log p/(1-p) of its own probability, whatever its own score is."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self.info, self.labels, self.offers = model.info, model.labels, model.offers
+
+    def prepare(self, frame: np.ndarray) -> Canvas:
+        return self._model.prepare(frame)
+
+    def encode(self, x: Tensor) -> Features:
+        return self._model.encode(x)
+
+    def predict(self, features: Features, canvas: Canvas, **settings: Any) -> Prediction:
+        return self._model.predict(features, canvas, **settings)
+
+    def score(self, features: Features, target: Target) -> Tensor:
+        p = self.probability(features, target)
+        return p.clamp(min=torch.finfo(p.dtype).tiny).log() - (1 - p + CERTAIN).log()
+
+    def logits_of(self, features: Features, target: Target) -> Tensor:
+        return self._model.logits_of(features, target)
+
+    def probability(self, features: Features, target: Target) -> Tensor:
+        return self._model.probability(features, target)
+
+    def randomised(self, share: float, seed: int) -> LogOdds:
+        return LogOdds(self._model.randomised(share, seed))
 
 
 def _in_log_odds(look: Look, target: Target, map: str) -> Explanation:
     """The map of log p/(1-p): of log p alone, a class would seem to have less evidence the surer it is."""
-    *_, e = steps(look, map, target, {})
+    odds = copy.copy(look)
+    odds.model = LogOdds(look.model)
+    *_, e = steps(odds, map, target, {})
     with torch.no_grad():
-        score = float(look.model.score(look.features, target)[0])
-        p = float(probability(look, target)(look.features)[0])
-    if score <= 0 and abs(np.exp(score) - p) < 1e-6:
-        e.heat = e.heat / np.float32(max(1 - p, 1e-6))
-    e.numbers = {"confidence": p}
+        e.numbers = {"confidence": float(look.model.probability(look.features, target)[0])}
     return e
 
 

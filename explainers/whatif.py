@@ -3,51 +3,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace as changed
-from math import exp
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import cam, gradient  # noqa: F401  (their maps are what is erased by)
+from explainers import cam, gradient, perturbation  # noqa: F401  (their maps are what is erased by)
 from explainers.base import METHODS, TASKS, Explanation, Look, method, steps
 from explainers.inpaint import FILLS, fill
-from models.base import BadInput, Target
+from explainers.needs import lacks
+from models.base import Target
 
 DRAWS = 4                         # random regions that the control is the mean of
-MAPS = tuple(name for name, m in METHODS.items() if m.group in ("maps", "gradients") and m.tasks == TASKS)
+MAPS = tuple(name for group in ("maps", "gradients", "perturbation") for name, m in METHODS.items()
+             if m.group == group and m.tasks == TASKS)
+PLAIN = "occlusion"               # the map for models that the first of these cannot be drawn for
 
 
 def confidence(look: Look, target: Target, x: Tensor) -> float:
-    """What the page shows for the target on a canvas: a probability; a whole caption has its words' mean."""
-    model, plain = look.model, changed(target, versus=None)
+    """What the page shows for the target on a canvas, without its rival: a probability."""
     with torch.no_grad():
-        features = model.encode(x)
-        if model.info.task == "classify" and target.index is not None:
-            return float(model.logits_of(features, plain).softmax(1)[0, target.index])
-        if model.info.task == "caption":
-            score = float(model.score(features, plain))
-            return exp(score / (len(target.words or ()) if target.position is None else 1))
-        return _box_confidence(look, plain, float(model.score(features, plain)))
-
-
-def _box_confidence(look: Look, target: Target, score: float) -> float:
-    """A detector's score is its confidence's logarithm or its logit: whichever fits the box it found."""
-    if target.part not in ("class", "objectness"):
-        raise BadInput(f"a box's {target.part} side has no confidence; ask about its class")
-    logistic = 1 / (1 + exp(-max(-50.0, min(50.0, score))))
-    if score > 0:
-        return logistic
-    seen = look.prediction
-    box = next((b for b in (*seen.boxes, *seen.candidates)
-                if b.anchor == target.anchor and b.index == target.index), None)
-    if box is None or target.part != "class":
-        return exp(score) if target.part == "objectness" else logistic
-    with torch.no_grad():
-        first = float(look.model.score(look.features, target))
-    fits_log = abs(exp(min(first, 0.0)) - box.confidence) <= abs(1 / (1 + exp(-first)) - box.confidence)
-    return exp(score) if fits_log else logistic
+        return float(look.model.probability(look.model.encode(x), changed(target, versus=None))[0])
 
 
 def hottest(heat: np.ndarray, inside: tuple[slice, slice], share: float) -> np.ndarray:
@@ -97,15 +74,18 @@ def _picture(x: Tensor) -> np.ndarray:
         map=MAPS, share=(10, 1, 50), fill=tuple(FILLS), seed=(0, 0, 99))
 def needs(look: Look, target: Target, map: str, share: int, fill: str, seed: int) -> Iterator[Explanation]:
     """Erase the hottest `share` per cent of a map; the control is the mean of a few random regions."""
-    for found in steps(look, map, target, {}):
+    before = confidence(look, target, look.x)       # refuses what has none before a map is drawn
+    usual = METHODS[MAPS[0]]
+    instead = map == usual.name and lacks(usual, look.model) is not None
+    for found in steps(look, PLAIN if instead else map, target, {}):
+        heat = np.maximum(found.heat, 0)            # what speaks against the target is not needed for it
         if not found.done:
-            yield Explanation(found.heat, progress=found.progress / 2)
+            yield Explanation(heat, progress=found.progress / 2)
     inside = look.canvas.inside
-    mask = hottest(found.heat, inside, share / 100)
-    before = confidence(look, target, look.x)
+    mask = hottest(heat, inside, share / 100)
     numbers: dict[str, float | str] = {"confidence": before}
     if not mask.any():
-        yield Explanation(found.heat, numbers=numbers, note="The map is empty: there is nothing to erase.")
+        yield Explanation(heat, numbers=numbers, note="The map is empty: there is nothing to erase.")
         return
     without = erased(look, mask, fill)
     after = numbers["without the hottest"] = confidence(look, target, without)
@@ -113,13 +93,15 @@ def needs(look: Look, target: Target, map: str, share: int, fill: str, seed: int
     draw = torch.Generator().manual_seed(seed)
     others, control = [], []
     for turn in range(DRAWS):
-        yield Explanation(found.heat, numbers=dict(numbers), progress=0.5 + 0.5 * turn / DRAWS)
+        yield Explanation(heat, numbers=dict(numbers), progress=0.5 + 0.5 * turn / DRAWS)
         others.append(erased(look, at_random(mask, inside, draw), fill))
         control.append(confidence(look, target, others[-1]))
     numbers["without a random part"] = float(np.mean(control))
-    yield Explanation(found.heat, image=_picture(without), images={"random part": _picture(others[0])},
+    yield Explanation(heat, image=_picture(without), images={"random part": _picture(others[0])},
                       numbers=numbers, prediction=look.after(without),
-                      note=_verdict(before, after, float(np.mean(control))))
+                      note=_verdict(before, after, float(np.mean(control))) + (
+                          f" The map is occlusion's: {look.model.info.title} cannot give {usual.title}."
+                          if instead else ""))
 
 
 def _verdict(before: float, after: float, control: float) -> str:

@@ -5,7 +5,7 @@ import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -96,6 +96,10 @@ class ModelInfo:
     note: str = ""
 
 
+AnyNet = TypeVar("AnyNet", bound=nn.Module)
+SIDES = ("left", "top", "right", "bottom")
+
+
 @dataclass(frozen=True)
 class Target:
     """Which number to explain. Indices are keys, never names (ImageNet has two cranes)."""
@@ -108,11 +112,11 @@ class Target:
     words: tuple[int, ...] | None = None       # the caption that is taken as given
 
     def rival(self, index: int) -> Target:
-        """The same place asked about another class, or another word in the same position."""
+        """The same question about another class, or another word in the same position."""
         if self.words is not None and self.position is not None:
             words = (*self.words[: self.position], index, *self.words[self.position + 1:])
-            return replace(self, words=words, index=index, versus=None)
-        return replace(self, index=index, versus=None, part="class")
+            return replace(self, words=words, index=index)
+        return replace(self, index=index)
 
 
 @dataclass(frozen=True)
@@ -279,46 +283,111 @@ def squeeze(frame: np.ndarray, size: int) -> Canvas:
     return Canvas(_tensor(_resized(frame, size, size)), (h, w), (size / w, size / h), (0.0, 0.0))
 
 
+@dataclass(frozen=True)
+class Features:
+    """What `encode` gives: the maps that CAM looks at, and what else the head needs (a class token, say)."""
+
+    maps: tuple[Tensor, ...] = ()              # NxCxhxw each, finest detail last or first as the model likes
+    rest: tuple[Tensor, ...] = ()              # N first
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Features:
+        """The same features with every tensor changed alike: detached, cut to some pictures, moved."""
+        return Features(tuple(map(change, self.maps)), tuple(map(change, self.rest)))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.maps + self.rest
+
+
 class Model(Protocol):
-    """A model split at its last spatial map. `labels` maps class or word indices to names."""
+    """A model split at its last spatial map. `labels` maps class or word indices to names.
+
+    `offers` says in words what methods may ask of it: `gradient` (encode and score can be differentiated),
+    `maps` (features.maps are places of the picture), `net` (a torch net to look into, see Net), `relu` (whose
+    activations are all ReLU), `attention` (see Attends), `words` (see Captioner), `sides` (a box's sides can
+    be explained), `redraw` (randomised() works). Explainers add what they know of it (explainers/needs.py).
+    """
 
     info: ModelInfo
     labels: dict[int, str]
 
+    @property
+    def offers(self) -> frozenset[str]: ...
+
     def prepare(self, frame: np.ndarray) -> Canvas:
         """HxWx3 uint8 RGB to a canvas in [0,1]."""
 
-    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The maps Grad-CAM looks at; differentiable, normalising included."""
+    def encode(self, x: Tensor) -> Features:
+        """The maps Grad-CAM looks at, and what else the head needs; differentiable, normalising included."""
 
-    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, **settings: Any) -> Prediction:
+    def predict(self, features: Features, canvas: Canvas, **settings: Any) -> Prediction:
         """Boxes, classes or words; no gradient. Takes the parameters that info.settings declares."""
 
-    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def score(self, features: Features, target: Target) -> Tensor:
         """(N,): the one number to explain, before softmax; differentiable."""
 
-    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def logits_of(self, features: Features, target: Target) -> Tensor:
         """(N, K): every class's number where the target points (all classes, one anchor's, one word's place).
 
         Only differences between columns mean anything; differentiable. For log p/(1-p) and its two parts.
+        """
+
+    def probability(self, features: Features, target: Target) -> Tensor:
+        """(N,) in [0,1]: what the score means to a person; differentiable.
+
+        A class's share, a box's confidence, a word's probability, for a caption its geometric mean over the
+        words; with a rival the share against it. A box's side has none: BadInput.
         """
 
     def randomised(self, share: float, seed: int) -> Model:
         """A copy, never this model, whose last `share` of layers has freshly drawn weights."""
 
 
-def randomised_copy(net: nn.Module, share: float, seed: int) -> nn.Module:
+@runtime_checkable
+class Net(Protocol):
+    """A model with a torch net that methods may hang hooks on."""
+
+    net: nn.Module
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """A model whose layers look from token to token."""
+
+    def attention(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Per layer, first to last: NxHxTxT, how much each token takes from each; the class token first."""
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """What methods ask of a model that speaks, besides what every model can."""
+
+    def caption_of(self, text: str) -> tuple[int, ...]:
+        """A caption in words to its indices, or a sentence that names the word it does not know."""
+
+    def word(self, text: str) -> int:
+        """A word to its index, or such a sentence."""
+
+    def read(self, features: Features, canvas: Canvas, words: tuple[int, ...]) -> Prediction:
+        """A caption taken as given: each word's probability, and what nearly stood in its place."""
+
+    def channel_gradients(self, features: Features, target: Target) -> Tensor:
+        """TxC: every word's d log p / d features averaged over positions, as Grad-CAM weighs channels."""
+
+
+def randomised_copy(net: AnyNet, share: float, seed: int) -> AnyNet:
     """A copy of a torch net whose last `share` of convolutions and linear layers are redrawn, head first."""
     other = copy.deepcopy(net)
-    layers = [m for m in other.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [m for m in other.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.MultiheadAttention)]
     count = max(1, round(share * len(layers)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers[-count:]:
-            fan = layer.weight[0].numel()
-            layer.weight.data = (torch.randn(layer.weight.shape) * (2 / fan) ** 0.5).to(layer.weight)
-            if layer.bias is not None:
-                layer.bias.data.zero_()
+            weight, bias = ((layer.in_proj_weight, layer.in_proj_bias)
+                            if isinstance(layer, nn.MultiheadAttention) else (layer.weight, layer.bias))
+            weight.data = (torch.randn(weight.shape) * (2 / weight[0].numel()) ** 0.5).to(weight)
+            if bias is not None:
+                bias.data.zero_()
     return other
 
 

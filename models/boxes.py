@@ -7,12 +7,12 @@ import numpy as np
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from models.base import BadInput, Box, Canvas, Choice, Prediction
+from models.base import SIDES, BadInput, Box, Canvas, Choice, Parameter, Prediction
 
 MOST = 300                  # boxes of one frame
 UNREPORTED = 10             # candidates below the threshold that can be asked about
 FLOOR = 0.01                # below this nothing is worth a question
-SIDES = ("left", "top", "right", "bottom")
+SETTINGS = (Parameter("threshold", 0.3, 0.05, 0.95), Parameter("nms", 0.6, 0.1, 0.9))
 
 
 def keep(corners: Tensor, confidences: Tensor, canvas: Canvas, labels: dict[int, str], threshold: float,
@@ -53,6 +53,12 @@ def side(corners: tuple[Tensor, ...], part: str) -> Tensor:
     if part not in SIDES:
         raise BadInput(f"part must be class, objectness, {', '.join(SIDES)}, got {part!r}")
     return corners[SIDES.index(part)]
+
+
+def confident(part: str) -> None:
+    """Refuse what has a place and no probability."""
+    if part in SIDES:
+        raise BadInput(f"a box's {part} side has no confidence; ask about its class")
 
 
 def shifted(seen: Prediction, by: int) -> Prediction:

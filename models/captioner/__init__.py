@@ -4,10 +4,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models import Own
 from models.base import BadInput, ModelInfo, Parameter, Progress, silent
 
 if TYPE_CHECKING:
-    from models.captioner.model import Captioner
+    from models.captioner.model import CaptionModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 SETTINGS = (Parameter("beam", 3, 1, 5), Parameter("longest", 20, 5, 40))
@@ -24,51 +25,33 @@ CATALOG = {
                   settings=SETTINGS, note="the same decoder on an encoder trained with ImageNet's labels"),
     )
 }
-OWN = "own-captioner"
-_own: dict[str, tuple[str, str]] = {}
 
 
-def offer_own(file: str | Path, vocabulary: str | Path) -> ModelInfo:
-    """Put a user's own captioner (--captioner FILE --vocab FILE) into the catalog."""
-    import models
-
-    for path, what in ((file, "captioner"), (vocabulary, "vocabulary")):
-        if not Path(path).is_file():
+def offer(own: Own) -> ModelInfo:
+    """The catalog's entry for a user's own captioner (--captioner FILE --vocab FILE)."""
+    if len(own.files) != 2:
+        raise BadInput(f"a captioner is two files, the net and its vocabulary, got {len(own.files)}")
+    for path, what in zip(own.files, ("captioner", "vocabulary"), strict=True):
+        if not path.is_file():
             raise BadInput(f"there is no file {str(path)!r} to load as the {what}")
-    if Path(file).suffix not in (".h5", ".keras"):
-        raise BadInput(f"a captioner must be a .h5 or .keras file, got {Path(file).name!r}")
-    CATALOG[OWN] = _about(Path(file))
-    _own[OWN] = str(file), str(vocabulary)
-    models._rooms.cache_clear()
-    return CATALOG[OWN]
-
-
-def withdraw_own() -> None:
-    """Take it out again."""
-    import models
-
-    CATALOG.pop(OWN, None)
-    _own.clear()
-    models._rooms.cache_clear()
-
-
-def _about(file: Path) -> ModelInfo:
-    return ModelInfo(OWN, "caption", f"Own captioner ({file.stem})", False,
+    file = own.files[0]
+    if file.suffix not in (".h5", ".keras"):
+        raise BadInput(f"a captioner must be a .h5 or .keras file, got {file.name!r}")
+    return ModelInfo("own-captioner", "caption", f"Own captioner ({file.stem})", False,
                      round(file.stat().st_size / 1e6, 1), "your own", file.name, settings=SETTINGS)
 
 
-def load_own(file: str | Path, vocabulary: str | Path, progress: Progress = silent) -> Captioner:
-    """A user's own captioner, without putting it into the catalog."""
+def load_own(own: Own, info: ModelInfo, progress: Progress = silent) -> CaptionModel:
+    """That captioner, ready to look."""
     progress("TensorFlow", 0, 3)
-    from models.captioner import own
+    from models.captioner.own import load as load_files
 
-    return own.load(_about(Path(file)), Path(file), Path(vocabulary), progress)
+    net, vocabulary = own.files
+    return load_files(info, net, vocabulary, progress)
 
 
-def load(name: str, progress: Progress = silent) -> Captioner:
+def load(name: str, progress: Progress = silent) -> CaptionModel:
     """A captioner of the catalog, ready to look."""
-    if name == OWN:
-        return load_own(*_own[OWN], progress)
     progress("TensorFlow", 0, 3)
     from models.captioner import model
 

@@ -1,8 +1,8 @@
-"""The captioner as a model: a caption, the score of every word, and what a person may ask."""
+"""The captioner as a model: a caption, and the score of every word."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from models.base import (
     BadInput,
     Canvas,
     Choice,
+    Features,
     ModelInfo,
     Prediction,
     Progress,
@@ -67,8 +68,10 @@ class Speech:
     redrawn: Callable[[int, int], Speech]
 
 
-class Captioner:
+class CaptionModel:
     """An encoder and what speaks about its map."""
+
+    offers = frozenset({"gradient", "maps", "words", "redraw"})
 
     def __init__(self, info: ModelInfo, vocabulary: Vocabulary, encoder: Encoder, speech: Speech,
                  side: int = network.SIDE):
@@ -81,14 +84,14 @@ class Captioner:
     def prepare(self, frame: np.ndarray) -> Canvas:
         return squeeze(frame, self._side)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (self._encoder.run(x),)
+    def encode(self, x: Tensor) -> Features:
+        return Features((self._encoder.run(x),))
 
-    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, **settings: Any) -> Prediction:
+    def predict(self, features: Features, canvas: Canvas, **settings: Any) -> Prediction:
         beam, longest = settings.get("beam", 3), settings.get("longest", 20)
         return self.read(features, canvas, self.sentences(features, beam, longest)[0].words)
 
-    def sentences(self, features: tuple[Tensor, ...], beam: int, longest: int = 20) -> list[Sentence]:
+    def sentences(self, features: Features, beam: int, longest: int = 20) -> list[Sentence]:
         """What the beam search finds in one picture, best first."""
         decoder = self._speech.decoder
         with plain.one_thread():
@@ -97,7 +100,7 @@ class Captioner:
                                decoder.first(picture), start=self.vocabulary.start, end=self.vocabulary.end,
                                width=beam, longest=longest)
 
-    def read(self, features: tuple[Tensor, ...], canvas: Canvas, words: tuple[int, ...]) -> Prediction:
+    def read(self, features: Features, canvas: Canvas, words: tuple[int, ...]) -> Prediction:
         """A caption taken as given: each word's probability, its runners-up, and whether it is habit."""
         decoder, shown = self._speech.decoder, []
         with plain.one_thread():
@@ -113,9 +116,15 @@ class Captioner:
                               others[:RUNNERS_UP], habit))
         return Prediction("caption", words=tuple(shown), caption=self.vocabulary.say(words))
 
-    def _picture(self, features: tuple[Tensor, ...]) -> Any:
+    def caption_of(self, text: str) -> tuple[int, ...]:
+        return self.vocabulary.read(text)
+
+    def word(self, text: str) -> int:
+        return self.vocabulary.find(text)
+
+    def _picture(self, features: Features) -> Any:
         """What the decoder sees of these features; a caption, its words and their maps ask in turn."""
-        maps = features[0]
+        maps = features.maps[0]
         if self._seen is None or self._seen[0] is not maps or self._seen[1] != maps._version:
             self._seen = maps, maps._version, self._speech.decoder.look(_rows(features))
         return self._seen[2]
@@ -126,32 +135,38 @@ class Captioner:
         with torch.no_grad():
             return self._speech.decoder.look(_rows(self.encode(x.expand(1, 3, self._side, self._side))))
 
-    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def score(self, features: Features, target: Target) -> Tensor:
         """log p(word | words before, picture): one word (minus a rival), or the sum over all."""
         words, at = self._given(target), target.position
         if at is None:
             asked = np.array(words)[:, None]
-            return self._speech.scorer(features[0], words, asked)[..., 0].sum(1)
+            return self._speech.scorer(features.maps[0], words, asked)[..., 0].sum(1)
         words = words[: at + 1]
         pair = (words[at],) if target.versus is None else (words[at], target.versus)
-        log_p = self._speech.scorer(features[0], words, np.tile(pair, (at + 1, 1)))[:, at]
+        log_p = self._speech.scorer(features.maps[0], words, np.tile(pair, (at + 1, 1)))[:, at]
         return log_p[:, 0] if target.versus is None else log_p[:, 0] - log_p[:, 1]
 
-    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def logits_of(self, features: Features, target: Target) -> Tensor:
         """Every word's number in one place of the caption: log-probabilities, shifted to a mean of zero."""
         words, at = self._given(target), target.position
         if at is None:
             raise BadInput("a whole caption has no classes to compare; say which word, as in word:1")
         asked = np.tile(np.arange(len(self.labels)), (at + 1, 1))
-        log_p = self._speech.scorer(features[0], words[: at + 1], asked)[:, at]
+        log_p = self._speech.scorer(features.maps[0], words[: at + 1], asked)[:, at]
         return log_p - log_p.mean(1, keepdim=True)
 
-    def channel_gradients(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def probability(self, features: Features, target: Target) -> Tensor:
+        score = self.score(features, target)
+        if target.position is None:
+            return (score / len(self._given(target))).exp()
+        return score.exp() if target.versus is None else score.sigmoid()
+
+    def channel_gradients(self, features: Features, target: Target) -> Tensor:
         """TxC: every word's d log p / d features averaged over positions, as Grad-CAM weighs channels."""
         decoder = self._speech.decoder
         with plain.one_thread():
             weights = decoder.channel_gradients(self._picture(features), self._given(target))
-        return torch.from_numpy(np.asarray(weights, np.float32)).to(features[0].device)
+        return torch.from_numpy(np.asarray(weights, np.float32)).to(features.maps[0].device)
 
     def _given(self, target: Target) -> tuple[int, ...]:
         """The target's caption, checked."""
@@ -166,40 +181,19 @@ class Captioner:
                            f"got {target.position}")
         return words
 
-    def caption_target(self, look: Any, pairs: Iterable[tuple[str, str]]) -> Target:
-        """From word:3, caption, versus:cat, text:a dog runs; nothing is the whole caption that was said."""
-        words = tuple(w.index for w in look.prediction.words)
-        position: int | None = None
-        versus: int | None = None
-        for key, value in pairs:
-            if key == "text":
-                words = self.vocabulary.read(value)
-            elif key == "versus":
-                versus = self.vocabulary.find(value)
-            elif key == "word":
-                position = int(value) if value.isdigit() else -1
-            elif key != "caption" or value:
-                raise BadInput(f"target {key!r} is not understood for caption: say word:N or caption, then "
-                               "/versus:WORD, /text:ANOTHER CAPTION")
-        if versus is not None and position is None:
-            raise BadInput("versus compares one word with another: say which, as in word:1/versus:cat")
-        target = Target(position=position, versus=versus, words=words)
-        self._given(target)
-        return target if position is None else replace(target, index=words[position])
-
-    def randomised(self, share: float, seed: int) -> Captioner:
+    def randomised(self, share: float, seed: int) -> CaptionModel:
         """A copy whose last `share` of layers is drawn anew: first what says words, then the encoder."""
         encoder, speech = self._encoder, self._speech
         count = max(1, round(share * (encoder.layers + speech.layers)))
         if count > speech.layers:
             encoder = encoder.redrawn(count - speech.layers, seed)
-        return Captioner(self.info, self.vocabulary, encoder, speech.redrawn(min(count, speech.layers), seed),
-                         self._side)
+        return CaptionModel(self.info, self.vocabulary, encoder,
+                            speech.redrawn(min(count, speech.layers), seed), self._side)
 
 
-def _rows(features: tuple[Tensor, ...]) -> np.ndarray:
+def _rows(features: Features) -> np.ndarray:
     """1xCxhxw to (h*w)xC."""
-    return features[0][0].detach().permute(1, 2, 0).flatten(0, 1).cpu().numpy()
+    return features.maps[0][0].detach().permute(1, 2, 0).flatten(0, 1).cpu().numpy()
 
 
 def _colour(x: Tensor) -> tuple[int, ...]:
@@ -215,7 +209,7 @@ def keras_encoder(net: Any) -> Encoder:
 def lite0_encoder(net: classifier.Classifier) -> Encoder:
     """EfficientNet-Lite0 as the classifier has it; its last layer, the classes, is not used."""
     layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in net.net.modules())
-    return Encoder(lambda x: net.encode(x)[0], layers - 1,
+    return Encoder(lambda x: net.encode(x).maps[0], layers - 1,
                    lambda count, seed: lite0_encoder(net.randomised((count + 1) / layers, seed)))
 
 
@@ -228,7 +222,7 @@ def attention_speech(arrays: dict[str, np.ndarray], vocabulary: Vocabulary) -> S
                   len(network.DECODER_LAYERS), redrawn)
 
 
-def load(info: ModelInfo, folder: Path, progress: Progress) -> Captioner:
+def load(info: ModelInfo, folder: Path, progress: Progress) -> CaptionModel:
     """An embedded captioner from its arrays: nothing is deserialised but numbers and words."""
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
     progress(info.title, 1, 3)
@@ -241,16 +235,16 @@ def load(info: ModelInfo, folder: Path, progress: Progress) -> Captioner:
         net = network.put_encoder(network.build_encoder(), network.read_arrays(folder / "encoder.npz"))
         encoder = keras_encoder(network.folded(net))
     progress(info.title, 2, 3)
-    captioner = Captioner(info, vocabulary, encoder, attention_speech(arrays, vocabulary))
+    captioner = CaptionModel(info, vocabulary, encoder, attention_speech(arrays, vocabulary))
     look_once(captioner)
     progress(info.title, 3, 3)
     return captioner
 
 
-def look_once(captioner: Captioner) -> None:
+def look_once(captioner: CaptionModel) -> None:
     """Trace the way there and back now; else whoever looks first waits for it, and the camera too."""
     canvas = captioner.prepare(np.full((8, 8, 3), 128, np.uint8))
     x = canvas.x.requires_grad_()
     features = captioner.encode(x)
-    words = tuple(w.index for w in captioner.predict((features[0].detach(),), canvas).words)
+    words = tuple(w.index for w in captioner.predict(features.each(Tensor.detach), canvas).words)
     captioner.score(features, Target(words=words)).sum().backward()

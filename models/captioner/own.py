@@ -17,7 +17,7 @@ from torch import Tensor
 from models import captioner
 from models.base import BadInput, ModelInfo, Progress
 from models.captioner import bridge, network
-from models.captioner.model import Captioner, Encoder, Speech, keras_encoder, look_once
+from models.captioner.model import CaptionModel, Encoder, Speech, keras_encoder, look_once
 from models.captioner.network import tf
 from models.captioner.vocabulary import Vocabulary
 
@@ -157,7 +157,7 @@ def _encoder(channels: int, progress: Progress) -> tuple[Encoder, str]:
     return keras_encoder(net), f"features from {name} with ImageNet's official weights"
 
 
-def load(info: ModelInfo, file: Path, vocabulary_file: Path, progress: Progress) -> Captioner:
+def load(info: ModelInfo, file: Path, vocabulary_file: Path, progress: Progress) -> CaptionModel:
     """The file and its vocabulary, one word a line; nothing in the file may bring code of its own."""
     try:
         net = keras.models.load_model(file, compile=False, safe_mode=True)
@@ -169,7 +169,7 @@ def load(info: ModelInfo, file: Path, vocabulary_file: Path, progress: Progress)
     vocabulary = Vocabulary.of(["<pad>"] * (layout.words - len(lines)) + lines,
                                f"the vocabulary {vocabulary_file.name}")
     encoder, where = _encoder(layout.channels, progress)
-    mine = Captioner(replace(info, note=where), vocabulary, encoder, _speech(net, layout, vocabulary),
+    mine = CaptionModel(replace(info, note=where), vocabulary, encoder, _speech(net, layout, vocabulary),
                      ENCODERS[layout.channels][1])
     look_once(mine)
     return mine

@@ -1,4 +1,4 @@
-"""What every method owes every model: METHODS x the embedded models, and a ResNet for its ReLUs."""
+"""What every method owes every model: METHODS x the embedded models, torchvision's, and sealed ones."""
 from __future__ import annotations
 
 import gc
@@ -11,25 +11,34 @@ import torch
 
 import explainers
 import models
-from explainers import METHODS, parse_target
+from explainers import METHODS, faith, lacks, offered, preferred
 from explainers.base import Look, Method, steps
 from explainers.gradient import torch_net
-from models.base import BadInput, Model, Parameter
+from models.base import BadInput, Model, Net, Parameter
 from models.classifier import zoo_net
-from tests.toy import Linear
+from tests.toy import Linear, Sealed, asked
 
 EMBEDDED = [name for name, info in models.catalog().items() if info.embedded]
 FIRST = {models.default(task) for task in ("classify", "detect", "caption")}
+SEALED = {f"sealed-{model}": model for model in ("efficientnet-lite0", "yolov3-tiny")}   # see tests/toy.py
+RANDOM = ("resnet50", "vit_b_16", "swin_t", "convnext_tiny")                             # random weights
 # A task's second model shares the code of the first: the quick groups show that its parts fit.
-CASES = [(model, method) for model in [*EMBEDDED, "resnet50"] for method, m in METHODS.items()
-         if models.catalog()[model].task in m.tasks and (model in FIRST or m.group in ("maps", "gradients"))]
+CASES = [(model, method) for model in [*EMBEDDED, *RANDOM, *SEALED] for method, m in METHODS.items()
+         if models.catalog()[SEALED.get(model, model)].task in m.tasks
+         and (model in FIRST or model in SEALED or m.group in ("maps", "gradients"))]
 LONG = ("samples", "steps", "masks", "iterations", "randoms", "grid")
 # Methods that a model cannot serve, with the word that its sentence must hold.
 REFUSED = {("guided_backpropagation", "efficientnet-lite0"): "ReLU6",
            ("guided_backpropagation", "yolov3-tiny"): "LeakyReLU",
            ("guided_backpropagation", "efficientnetv2-lstm"): "torch net",
            ("guided_backpropagation", "efficientnet-lite0-lstm"): "torch net",
-           ("parchgrad", "resnet50"): "--model resnet50"}
+           ("attention_rollout", "efficientnet-lite0"): "vit_b_16",
+           ("attention_rollout", "resnet50"): "vit_b_16",
+           ("attention_rollout", "swin_t"): "vit_b_16",
+           ("attention_rollout", "convnext_tiny"): "vit_b_16",
+           **{("guided_backpropagation", model): "GELU" for model in RANDOM[1:]},
+           **{("parchgrad", model): f"--model {model}" for model in RANDOM},
+           **{(name, model): "take" for model, name in CASES if model in SEALED and METHODS[name].needs}}
 
 
 def short(method: Method) -> dict[str, Any]:
@@ -48,7 +57,8 @@ def looks(photographs) -> Iterator[dict[str, Look]]:
 
 def look_of(looks: dict[str, Look], name: str, photographs: dict[str, np.ndarray]) -> Look:
     if name not in looks:
-        model = zoo_net("resnet50", weights=False) if name == "resnet50" else models.load(name)
+        model = (Sealed(look_of(looks, SEALED[name], photographs).model) if name in SEALED else
+                 zoo_net(name, weights=False) if name in RANDOM else models.load(name))
         frame = np.ascontiguousarray(photographs["bus"][200:801:2, :777:2])
         looks[name] = Look(model, frame)
     return looks[name]
@@ -56,16 +66,15 @@ def look_of(looks: dict[str, Look], name: str, photographs: dict[str, np.ndarray
 
 def hooks(model: Model) -> int:
     """How many hooks hang on the torch net behind a model."""
-    net = getattr(model, "net", None)
-    modules = net.modules() if isinstance(net, torch.nn.Module) else ()
+    modules = model.net.modules() if isinstance(model, Net) else ()
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) + len(
         m._backward_pre_hooks) for m in modules)
 
 
 def finished(look: Look, name: str, params: dict[str, Any]) -> explainers.Explanation:
     """What comes out for the best class or box, and for a word of a caption."""
-    asked = "word:1" if look.model.info.task == "caption" else None
-    *_, last = steps(look, name, parse_target(asked, look), params)
+    text = "word:1" if look.model.info.task == "caption" else None
+    *_, last = steps(look, name, asked(text, look), params)
     return last
 
 
@@ -73,9 +82,13 @@ def finished(look: Look, name: str, params: dict[str, Any]) -> explainers.Explan
 def test_contract(model: str, name: str, looks, photographs) -> None:
     look, method = look_of(looks, model, photographs), METHODS[name]
     before = look.model.predict(look.features, look.canvas, **look.settings)
-    if (name, model) in REFUSED:
-        with pytest.raises(BadInput, match=REFUSED[name, model]):
+    missing = lacks(method, look.model)
+    assert (missing is None) == (method.needs <= offered(look.model)) == ((name, model) not in REFUSED)
+    if missing is not None:
+        with pytest.raises(BadInput, match=REFUSED[name, model]) as refused:
             finished(look, name, short(method))
+        assert str(refused.value) == missing
+        assert look.model.info.title in missing or look.model.info.name in missing
         assert hooks(look.model) == 0
         return
     e = finished(look, name, short(method))
@@ -90,9 +103,22 @@ def test_contract(model: str, name: str, looks, photographs) -> None:
     for picture in (e.image, *e.images.values()):
         assert picture is None or (picture.shape[2] == 3 and picture.min() >= 0 and picture.max() <= 1)
     assert all(isinstance(v, str) or np.isfinite(v) for v in e.numbers.values()), e.numbers
-    assert hooks(look.model) == 0 and not any(f.requires_grad for f in look.features)
+    assert hooks(look.model) == 0 and not any(f.requires_grad for f in look.features.tensors)
     after = look.model.predict(look.model.encode(look.x), look.canvas, **look.settings)
     assert after.describe() == before.describe(), "the live prediction changed"
+
+
+@pytest.mark.parametrize(("model", "method"), [("sealed-efficientnet-lite0", "rise"),
+                                               ("sealed-yolov3-tiny", "d_rise")])
+def test_a_model_that_can_only_be_run_is_explained_and_checked(model: str, method: str, looks,
+                                                               photographs) -> None:
+    look = look_of(looks, model, photographs)
+    assert preferred(look.model) == method
+    e = finished(look, method, {"masks": 20})
+    judged = faith.curves(look, e, asked(None, look), steps=4)
+    assert set(judged.curves) == set(faith.CURVES) and not judged.note
+    with pytest.raises(BadInput, match="draws weights anew"):
+        next(faith.sanity(look, method, asked(None, look), {}))
 
 
 @pytest.mark.parametrize("name", [name for model, name in CASES if model == "efficientnet-lite0"
@@ -145,8 +171,8 @@ class Broken(Exception):
 def test_no_hook_is_left_when_a_method_fails(name: str, looks, photographs, monkeypatch) -> None:
     model = "resnet50" if name == "guided_backpropagation" else "efficientnet-lite0"
     look = look_of(looks, model, photographs)
-    target = parse_target(None, look)
-    within = [m for m in torch_net(look).modules() if isinstance(m, torch.nn.BatchNorm2d)][-1]
+    target = asked(None, look)
+    within = [m for m in torch_net(look.model).modules() if isinstance(m, torch.nn.BatchNorm2d)][-1]
     seen: list[int] = []
 
     def fail(*_: Any) -> None:
@@ -172,8 +198,8 @@ def test_maps_that_are_not_numbers_or_zero_are_reported(linear) -> None:
 def test_two_hundred_explanations_leave_memory_flat() -> None:
     model = Linear()
     frame = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    names = [n for n, m in METHODS.items() if "classify" in m.tasks and m.group in (
-        "maps", "gradients", "perturbation", "attacks") and n not in ("guided_backpropagation", "parchgrad")]
+    names = [n for n, m in METHODS.items() if "classify" in m.tasks and lacks(m, model) is None
+             and m.group in ("maps", "gradients", "perturbation", "attacks")]
 
     def tensors(rounds: int) -> int:
         for turn in range(rounds):

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import explainers
 from explainers import adversarial
 from explainers.base import Look, steps
 from models.base import Box, Prediction, Target, letterbox
-from tests.toy import Linear
+from tests.toy import Linear, asked
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_the_smallest_epsilon_of_a_linear_model(frame) -> None:
 
 def test_pgd_equals_captum(lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target(None, look)
+    target = asked(None, look)
     against = adversarial.objective(look, target)
     theirs = captum.robust.PGD(against, lambda out, _: -1e3 * out, 0.0, 1.0).perturb(
         look.x.clone(), radius=2 / 255, step_size=2.5 * 2 / 255 / 3, step_num=3, target=None)
@@ -71,7 +70,7 @@ def test_pgd_equals_captum(lite0, photographs) -> None:
 
 def test_towards_a_chosen_class(lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target("class:281/versus:207", look)
+    target = asked("class:281/versus:207", look)
     for e in steps(look, "pgd", target, {"epsilon": 8, "steps": 8}):
         if e.prediction:
             break

@@ -13,8 +13,8 @@ from torch import nn
 import explainers
 from explainers import cam
 from explainers.base import Look
-from models.base import Model, Target
-from tests.toy import Linear
+from models.base import Features, Model, Net, Target
+from tests.toy import Linear, asked
 
 
 class Hand(Linear):
@@ -24,10 +24,10 @@ class Hand(Linear):
     gradients = torch.tensor([[[[1., -1.], [2., 0.]], [[0., 0.], [0., -3.]]]])
 
     def encode(self, x):
-        return (self.features.to(x) + 0 * x.sum(),)
+        return Features((self.features.to(x) + 0 * x.sum(),))
 
     def score(self, features, target):
-        return (features[0] * self.gradients.to(features[0])).sum((1, 2, 3))
+        return (features.maps[0] * self.gradients.to(features.maps[0])).sum((1, 2, 3))
 
     def logits_of(self, features, target):
         return self.score(features, target)[:, None].repeat(1, 3)
@@ -63,11 +63,12 @@ class Whole(nn.Module):
 
     def __init__(self, model: Model):
         super().__init__()
-        self.net, self.last = model.net, nn.Identity()  # type: ignore[attr-defined]
+        assert isinstance(model, Net)
+        self.net, self.last = model.net, nn.Identity()
         self.model = model
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model.logits_of((self.last(self.model.encode(x)[0]),), Target(0))
+        return self.model.logits_of(Features((self.last(self.model.encode(x).maps[0]),)), Target(0))
 
 
 @pytest.mark.parametrize(("method", "theirs"), [
@@ -75,7 +76,7 @@ class Whole(nn.Module):
     ("layer_cam", oracle.LayerCAM), ("eigen_cam", oracle.EigenCAM)])
 def test_equal_to_pytorch_grad_cam_before_its_normalising(method, theirs, lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target(None, look)
+    target = asked(None, look)
     whole = Whole(lite0)
     raw = {}
 
@@ -88,7 +89,8 @@ def test_equal_to_pytorch_grad_cam_before_its_normalising(method, theirs, lite0,
         other(look.x.clone().requires_grad_(),
               [oracle.utils.model_targets.ClassifierOutputTarget(target.index)])
     expected = raw["map"][0]
-    if method == "eigen_cam" and float((expected * look.features[0][0].square().sum(0).numpy()).sum()) < 0:
+    busy = look.features.maps[0][0].square().sum(0).numpy()
+    if method == "eigen_cam" and float((expected * busy).sum()) < 0:
         expected = -expected                       # a principal direction has no sign of its own
     expected = cam.on_canvas(torch.tensor(np.maximum(expected, 0))[None, None].float(), look.canvas.size)
     ours = explainers.explain(lite0, photographs["cat"], method).heat
@@ -97,7 +99,7 @@ def test_equal_to_pytorch_grad_cam_before_its_normalising(method, theirs, lite0,
 
 def test_grad_cam_equal_to_captum(lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target(None, look)
+    target = asked(None, look)
     whole = Whole(lite0)
     raw = LayerGradCam(whole, whole.last).attribute(
         look.x.clone().requires_grad_(), target=target.index, relu_attributions=True)
@@ -108,7 +110,7 @@ def test_grad_cam_equal_to_captum(lite0, photographs) -> None:
 def test_eigen_cam_has_one_sign(lite0, photographs) -> None:
     maps = [explainers.explain(lite0, photographs["cat"], "eigen_cam", Target(i)).heat for i in (1, 2)]
     np.testing.assert_array_equal(maps[0], maps[1])
-    busy = (Look(lite0, photographs["cat"]).features[0] ** 2).sum(1, keepdim=True)
+    busy = (Look(lite0, photographs["cat"]).features.maps[0] ** 2).sum(1, keepdim=True)
     assert np.corrcoef(maps[0].flat, cam.on_canvas(busy, maps[0].shape).flat)[0, 1] > 0.5
     for sign in (1, -1):                            # busy is what is far from zero, on either side
         twice = cam._principal(torch.tensor([[[[0., 1.], [0., 9.]], [[0., 1.], [0., 9.]]]]) * sign)

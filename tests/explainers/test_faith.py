@@ -12,7 +12,7 @@ import explainers
 from explainers import faith
 from explainers.base import Explanation, Look
 from models.base import BadInput, Canvas, Target, letterbox
-from tests.toy import Linear
+from tests.toy import Linear, asked
 
 
 class Share(Linear):
@@ -21,7 +21,7 @@ class Share(Linear):
     full = 1.0
 
     def logits_of(self, features, target):
-        share = (features[0].mean((1, 2, 3)) / self.full).clamp(1e-6, 1 - 1e-6)
+        share = (features.maps[0].mean((1, 2, 3)) / self.full).clamp(1e-6, 1 - 1e-6)
         return torch.stack([share.logit(), torch.zeros_like(share)], 1)
 
 
@@ -47,7 +47,7 @@ def test_deletion_area_of_a_known_ranking(follows: int) -> None:
 
 def test_curves_start_and_end_where_they_must(lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target(None, look)
+    target = asked(None, look)
     e = explainers.explain(lite0, photographs["cat"], "layer_cam", target)
     found = faith.curves(look, e, target, steps=8)
     p = look.prediction.classes[0].probability
@@ -80,7 +80,7 @@ def test_rank_correlation_is_spearmans() -> None:
 
 def test_sanity_randomises_copies_head_first(lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target(None, look)
+    target = asked(None, look)
     before = {k: v.clone() for k, v in lite0.net.state_dict().items()}
     stages = list(faith.sanity(look, "layer_cam", target, {}))
     last = stages[-1]
@@ -107,8 +107,8 @@ def test_evidence_compares_with_random_classes() -> None:
     model.weights[3] *= 50
     frame = np.full((16, 16, 3), 200, np.uint8)
     look = Look(model, frame)
-    assert faith.evidence(look, "saliency", Target(3), {}) > 20
-    assert faith.evidence(look, "saliency", Target(5), {}) < 2
+    strong, weak = (faith.evidence(look, "saliency", Target(index), {}) for index in (3, 5))
+    assert strong is not None and weak is not None and strong > 20 and weak < 2
     model.weights[4] = 0
     silent = faith.curves(look, explainers.explain(model, frame, "saliency", Target(4)), Target(4), steps=4)
     assert "No evidence" in silent.note
@@ -120,6 +120,29 @@ def test_rivals_keep_the_place() -> None:
     assert len({t.index for t in found}) == 4 and all(t.anchor == 17 and t.index != 2 for t in found)
     words = faith.rivals(look, Target(words=(5, 6)), 3, 0)
     assert all(len(t.words or ()) == 2 and not {5, 6} & set(t.words or ()) for t in words)
+
+
+def test_a_rival_word_keeps_what_it_is_compared_with() -> None:
+    look = Look(Linear(classes=9), np.zeros((8, 8, 3), np.uint8))
+    found = faith.rivals(look, Target(2, versus=4, anchor=17), 4, 0)
+    assert len(found) == 4 and all(t.versus == 4 and t.index not in (2, 4) for t in found)
+    assert faith.rivals(Look(Linear(classes=2), look.frame), Target(0, versus=1), 4, 0) == []
+
+
+@pytest.mark.parametrize("part", ["left", "objectness"])
+def test_a_part_of_a_box_is_judged_beside_the_same_of_other_boxes(tiny, photographs, part: str) -> None:
+    look = Look(tiny, photographs["bus"])
+    box, *others = (*look.prediction.boxes, *look.prediction.candidates)
+    target = Target(box.index, anchor=box.anchor, part=part)
+    found = faith.rivals(look, target, 3, 0)
+    assert len(found) == 3 and all(t.part == part and t.anchor in [b.anchor for b in others] for t in found)
+    *_, e = explainers.steps(look, "odam", target, {})
+    judged = faith.curves(look, e, target, steps=4)
+    assert float(judged.numbers["raw maximum over that of other boxes"]) > 0 and not judged.note
+    look.prediction = replace(look.prediction, boxes=(box,), candidates=())
+    assert faith.rivals(look, target, 3, 0) == [] and faith.evidence(look, "odam", target, {}) is None
+    alone = faith.curves(look, e, target, steps=4)
+    assert not alone.note and not any("raw maximum" in name for name in alone.numbers)
 
 
 def test_energy_and_pointing_on_paper() -> None:

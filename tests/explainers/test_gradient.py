@@ -11,14 +11,14 @@ from explainers import gradient
 from explainers.base import Look, steps
 from models.base import BadInput, Target
 from models.classifier import zoo_net
-from tests.toy import Linear
+from tests.toy import Linear, asked
 
 
 class Quadratic(Linear):
     """score = sum(weights * x^2): integrated gradients from black are exactly weights * x^2."""
 
     def score(self, features, target):
-        return super().score((features[0] ** 2,), target)
+        return super().score(features.each(torch.square), target)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_both_baselines_are_averaged(frame) -> None:
 
 def test_a_preview_comes_before_the_final_map(lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target(None, look)
+    target = asked(None, look)
     seen = list(steps(look, "integrated_gradients", target, {"steps": 10}))
     assert [e.done for e in seen] == [False, True]
     half, full = (e.heat.flatten() for e in seen)
@@ -77,7 +77,7 @@ def test_too_few_steps_are_admitted(lite0, photographs) -> None:
 
 def test_equal_to_captum(lite0, photographs) -> None:
     look = Look(lite0, photographs["cat"])
-    target = explainers.parse_target(None, look)
+    target = asked(None, look)
     forward, x = look.forward(target), look.x.clone()
     inside = look.canvas.inside
 

@@ -8,14 +8,17 @@ import torch
 from torch import nn
 
 import explainers
+from explainers import needs
 from explainers import parchgrad as room
 from explainers.base import Look
-from models.base import BadInput, Target
+from models.base import BadInput, Features, Target
 from tests.toy import Linear
 
 
 class TwoLayers(Linear):
     """Two 1x1 convolutions: the first makes channels red and 2 x green, the second adds them up."""
+
+    offers = Linear.offers | {"net"}
 
     def __init__(self) -> None:
         super().__init__(4)
@@ -27,10 +30,10 @@ class TwoLayers(Linear):
         self.at[1, 2] = 1                                # the score reads one cell only
 
     def encode(self, x):
-        return (self.net.to(x.device)(x),)
+        return Features((self.net.to(x.device)(x),))
 
     def score(self, features, target):
-        return (features[0][:, 0] * self.at.to(features[0])).sum((1, 2))
+        return (features.maps[0][:, 0] * self.at.to(features.maps[0])).sum((1, 2))
 
     def logits_of(self, features, target):
         return self.score(features, target)[:, None].repeat(1, 3)
@@ -88,7 +91,7 @@ def test_it_composes_and_prunes(lite0, photographs) -> None:
 
 def test_models_without_statistics_are_refused_with_the_command() -> None:
     with pytest.raises(BadInput, match="python -m explainers.parchgrad --data FOLDER --model linear"):
-        explainers.explain(Linear(), np.zeros((8, 8, 3), np.uint8), "parchgrad", Target(0))
+        explainers.explain(TwoLayers(), np.zeros((8, 8, 3), np.uint8), "parchgrad", Target(0))
 
 
 def test_the_command_measures_pictures_and_classes(tmp_path, monkeypatch, capsys) -> None:
@@ -97,7 +100,7 @@ def test_the_command_measures_pictures_and_classes(tmp_path, monkeypatch, capsys
         picture = np.zeros((4, 4, 3), np.uint8)
         picture[..., 2] = level                          # red, as OpenCV counts colours
         cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
-    monkeypatch.setattr(room, "FOLDER", tmp_path / "out")
+    monkeypatch.setattr(needs, "STATISTICS", tmp_path / "out")
     monkeypatch.setattr("models.load", lambda name: model)
     assert room.main(["--data", str(tmp_path), "--model", "two"]) == 0
     found = room.statistics_of("two")

@@ -54,7 +54,7 @@ class Bright(Linear):
     """The probability is the brightness of one patch: only hiding that patch matters."""
 
     def logits_of(self, features, target):
-        share = features[0][:, :, 4:8, 8:12].mean((1, 2, 3)).clamp(1e-4, 1 - 1e-4)
+        share = features.maps[0][:, :, 4:8, 8:12].mean((1, 2, 3)).clamp(1e-4, 1 - 1e-4)
         return torch.stack([share.logit(), torch.zeros_like(share)], 1)
 
 
@@ -79,7 +79,7 @@ class Spot(Linear):
         self.info = replace(self.info, task="detect")
 
     def predict(self, features, canvas, **settings):
-        sure = float(features[0][0, :, 4:8, 8:12].mean())
+        sure = float(features.maps[0][0, :, 4:8, 8:12].mean())
         choices = (Choice(1, "class 1", sure), Choice(2, "class 2", sure / 10))
         return Prediction("detect", boxes=(Box(1, "class 1", sure, (8.0, 4.0, 12.0, 8.0), 5, choices),))
 

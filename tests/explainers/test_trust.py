@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from explainers import Look, parse_target, steps, trust
+from explainers import Look, steps, trust
 from explainers.base import Explanation
-from models.base import BadInput, Target
+from models.base import BadInput, Box, Prediction, Target
 from models.yolov3 import YoloV3Tiny
+from tests.toy import Linear, asked
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,7 @@ def bus(tiny: YoloV3Tiny, photographs: dict[str, np.ndarray]) -> Look:
 
 
 def card(look: Look, text: str, **params: int) -> Iterator[Explanation]:
-    return steps(look, "trust_card", parse_target(text, look), {"steps": 5, "randoms": 24, **params})
+    return steps(look, "trust_card", asked(text, look), {"steps": 5, "randoms": 24, **params})
 
 
 def judged(look: Look, text: str) -> Explanation:
@@ -72,6 +74,24 @@ def test_evidence_does_not_shrink_as_confidence_grows(bus: Look) -> None:
     *_, plain = steps(bus, "odam", target, {})
     odds = trust._in_log_odds(bus, target, "odam")
     assert np.allclose(odds.heat, plain.heat / (1 - sure.confidence), rtol=1e-3)
+
+
+def test_log_odds_are_those_of_the_probability_whatever_the_score_is(bus: Look, linear: Linear) -> None:
+    logits = Look(linear, np.full((16, 16, 3), 90, np.uint8))
+    box = bus.prediction.boxes[0]
+    for look, target in ((bus, Target(box.index, anchor=box.anchor)), (logits, Target(1))):
+        p = float(look.model.probability(look.features, target)[0])
+        score = float(trust.LogOdds(look.model).score(look.features, target)[0])
+        assert score == pytest.approx(np.log(p / (1 - p)), abs=1e-3)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_a_detector_of_too_few_classes_gets_a_sentence(classes: int) -> None:
+    look = Look(Linear(classes=classes), np.full((16, 16, 3), 90, np.uint8))
+    look.model.info = replace(look.model.info, task="detect")
+    look.prediction = Prediction("detect", boxes=(Box(0, "class 0", 0.9, (0, 0, 9, 9), 0),))
+    with pytest.raises(BadInput, match=f"of classes Linear has only {classes}"):
+        next(card(look, "box:0"))
 
 
 def test_the_rival_is_the_next_best_class_unless_named(bus: Look) -> None:

@@ -10,16 +10,9 @@ import torch
 
 import models
 from explainers import Look, explain, steps
-from explainers.undesirable import (
-    Odds,
-    coarse_masks,
-    inside_of,
-    objective,
-    odds_of,
-    replacement,
-    roughness,
-    search,
-)
+from explainers.perturbation import random_masks
+from explainers.pixels import hidden, shown
+from explainers.undesirable import CELLS, Odds, objective, odds_of, roughness, search
 from explainers.undesirable.metric import labelled, main, measure
 from models.base import BadInput, Model, Target
 from tests.toy import Linear
@@ -115,7 +108,7 @@ def test_the_gain_is_its_two_parts(lite0: Model, photographs: dict[str, np.ndarr
 def test_padding_is_never_taken_away(hindered: Linear) -> None:
     wide = np.full((32, 64, 3), 200, np.uint8)
     look = Look(hindered, wide)
-    instead, inside = replacement(look, "noise"), inside_of(look)
+    instead, inside = hidden(look, "noise"), shown(look)
     outside = inside[0, 0] == 0
     assert outside.sum() == 16 * 8
     assert (instead[0, :, outside] == look.x[0, :, outside]).all()
@@ -126,16 +119,16 @@ def test_padding_is_never_taken_away(hindered: Linear) -> None:
 @pytest.mark.parametrize("kind", ("blur", "mean", "noise"))
 def test_what_stands_instead(kind: str, lite0: Model, photographs: dict[str, np.ndarray]) -> None:
     look = Look(lite0, photographs["cat"])
-    instead = replacement(look, kind)
+    instead = hidden(look, kind)
     assert instead.shape == look.x.shape and float(instead.min()) >= 0 and float(instead.max()) <= 1
-    assert (instead == replacement(look, kind)).all()
+    assert (instead == hidden(look, kind)).all()
     spread = float(instead.std((2, 3)).mean())
     assert {"blur": 0 < spread < float(look.x.std((2, 3)).mean()), "mean": spread < 1e-6,
             "noise": spread > 0.2}[kind]
 
 
 def test_masks_are_rises() -> None:
-    masks = coarse_masks(200, (56, 40), 8, 0.5, torch.Generator().manual_seed(0))
+    masks = random_masks(200, CELLS, (56, 40), np.random.default_rng(0))
     assert masks.shape == (200, 1, 56, 40) and float(masks.min()) >= 0 and float(masks.max()) <= 1
     assert abs(float(masks.mean()) - 0.5) < 0.02
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from explainers import METHODS, Look, explain, parse_target
+from explainers import METHODS, Look, explain
 from explainers.inpaint import FILLS
 from explainers.whatif import MAPS, at_random, confidence, erased, hottest, needs
 from models.base import Model, Target
-from tests.toy import Linear
+from tests.toy import Linear, asked
 
 
 def test_the_hottest_are_the_hottest() -> None:
@@ -38,7 +38,7 @@ def test_the_control_has_the_same_area_and_is_drawn_anew() -> None:
 def test_erasing_what_it_needs_hurts_more_than_erasing_at_random(
         name: str, lite0: Model, photographs: dict[str, np.ndarray]) -> None:
     look = Look(lite0, photographs[name])
-    target = parse_target(None, look)
+    target = asked(None, look)
     e = explain(lite0, photographs[name], "needs", target, share=15, fill="telea")
     n = {k: float(v) for k, v in e.numbers.items()}
     assert n["confidence"] == pytest.approx(look.prediction.classes[0].probability, abs=1e-5)
@@ -78,10 +78,10 @@ def test_only_the_mask_is_filled(lite0: Model, photographs: dict[str, np.ndarray
 def test_confidences_are_those_on_the_page(captioner: Model, photographs: dict[str, np.ndarray]) -> None:
     look = Look(captioner, photographs["cat"])
     for position, word in enumerate(look.prediction.words):
-        target = parse_target(f"word:{position}", look)
+        target = asked(f"word:{position}", look)
         assert confidence(look, target, look.x) == pytest.approx(word.probability, abs=1e-4)
     logs = [np.log(w.probability) for w in look.prediction.words]
-    whole = confidence(look, parse_target("caption", look), look.x)
+    whole = confidence(look, asked("caption", look), look.x)
     assert whole == pytest.approx(exp(np.mean(logs)), rel=1e-3)
 
 

@@ -10,6 +10,7 @@ import torch
 from models.base import (
     BadInput,
     Canvas,
+    Features,
     Parameter,
     Target,
     centre_crop,
@@ -148,7 +149,16 @@ def test_defaults_are_valid_and_unknown_names_are_refused_with_the_known() -> No
         checked(declared, {"step": 6}, "It")
 
 
-def test_a_rival_is_the_same_place_asked_about_another_class() -> None:
-    assert Target(index=3, anchor=9, part="left").rival(5) == Target(index=5, anchor=9)
+def test_features_change_alike() -> None:
+    features = Features((torch.arange(6.0).view(3, 2, 1, 1),), (torch.arange(3.0).view(3, 1),))
+    middle = features.each(lambda t: t[1:2])
+    assert [t.flatten().tolist() for t in middle.tensors] == [[2, 3], [1]]
+    assert len(middle.maps) == len(middle.rest) == 1 and Features().tensors == ()
+
+
+def test_a_rival_is_the_same_question_about_another_class() -> None:
+    """Whatever was asked stays: a side is compared with a side, and what it is held against is the same."""
+    assert Target(index=3, anchor=9, part="left").rival(5) == Target(index=5, anchor=9, part="left")
+    assert Target(index=3, versus=4).rival(5) == Target(index=5, versus=4)
     word = Target(index=7, position=1, words=(4, 7, 9))
     assert word.rival(8) == Target(index=8, position=1, words=(4, 8, 9))

@@ -57,7 +57,7 @@ def test_the_split_net_is_the_plain_net(name: str) -> None:
                               (model.score(features, Target(index=7)), plain[:, 7]),
                               (model.score(features, Target(index=7, versus=9)), plain[:, 7] - plain[:, 9])):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    assert features[0].ndim == 4 and features[0].shape[-1] > 1
+    assert features.maps[0].ndim == 4 and features.maps[0].shape[-1] > 1
     assert model.prepare(np.zeros((300, 400, 3), np.uint8)).size == (seen.crop_size[0],) * 2
 
 

@@ -15,13 +15,15 @@ import pytest
 import torch
 
 import models
-from explainers import Look, parse_target, steps
-from explainers.target import SIDES
+from explainers import Look, steps
+from explainers.pixels import probability
+from explainers.whatif import confidence
 from models import boxes, store, yolo
-from models.base import BadInput, Target, letterbox
+from models.base import SIDES, BadInput, Box, Features, Target, letterbox
 from models.coco import COCO
 from models.yolo import Yolo
 from tests.models.darknet_reference import overlap
+from tests.toy import asked
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAME = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
@@ -143,21 +145,41 @@ def test_the_score_is_the_logit_of_the_confidence_shown(pair: tuple[Yolo, Any]) 
             assert float(score.sigmoid()) == pytest.approx(box.confidence, abs=1e-6)
 
 
+def test_a_candidate_below_three_per_cent_is_told_by_its_logit(pair: tuple[Yolo, Any]) -> None:
+    """The exponential of a logit of -4 is nearly its logistic: what it is shows only once it has risen."""
+    model, _ = pair
+    look = Look(model, FRAME)
+    logits = torch.cat([model.logits_of(look.features, Target(7, anchor=a)) for a in range(0, 8400, 100)])
+    place = int((logits[:, 7] + 4).abs().argmin())
+    faint = Box(7, "7", float(logits[place, 7].sigmoid()), (0, 0, 9, 9), 100 * place)
+    assert faint.confidence < 0.03
+    look.prediction = replace(look.prediction, boxes=(), candidates=(faint,))
+    target = Target(7, anchor=faint.anchor)
+    weigh, (slopes, _) = probability(look, target), look.feature_gradients(target)
+    raised = look.features
+    while float(model.score(raised, target)) < 2:
+        raised = Features(tuple(f + 0.1 * g / g.norm().clamp(min=1e-9) * f.norm()
+                                for f, g in zip(raised.maps, slopes, strict=True)))
+    assert float(weigh(raised)) == pytest.approx(float(model.score(raised, target).sigmoid()), abs=1e-6)
+    assert float(weigh(look.features)) == pytest.approx(faint.confidence, abs=1e-6)
+    assert confidence(look, target, look.x) == pytest.approx(faint.confidence, abs=1e-3)
+
+
 def test_maps_gradients_and_refusals(pair: tuple[Yolo, Any]) -> None:
     model, _ = pair
     look = Look(model, FRAME)
     for text in ("box:0", "box:0/class:22/versus:23", "box:0/side:left", "candidate:0"):
         if text.startswith("box") or look.prediction.candidates:
-            *_, e = steps(look, "odam", parse_target(text, look), {})
+            *_, e = steps(look, "odam", asked(text, look), {})
             assert e.heat.shape == (640, 640) and np.isfinite(e.heat).all()
     x = look.x.clone().requires_grad_()
-    slope, = torch.autograd.grad(look.forward(parse_target("box:0", look))(x).sum(), x)
+    slope, = torch.autograd.grad(look.forward(asked("box:0", look))(x).sum(), x)
     assert torch.isfinite(slope).all() and (slope != 0).any()
     with pytest.raises(BadInput, match="has no objectness"):
-        model.score(look.features, parse_target("box:0/objectness", look))
+        model.score(look.features, asked("box:0/objectness", look))
     with pytest.raises(BadInput, match="one of its candidates"):
         model.score(look.features, Target(index=0, anchor=10**6))
-    batch = model.score(model.encode(look.x.repeat(2, 1, 1, 1)), parse_target("box:0", look))
+    batch = model.score(model.encode(look.x.repeat(2, 1, 1, 1)), asked("box:0", look))
     assert batch.shape == (2,) and batch[0] == pytest.approx(float(batch[1]), abs=1e-4)
 
 
@@ -169,25 +191,21 @@ def test_random_weights_reach_every_level_and_are_a_copy(pair: tuple[Yolo, Any])
         target = Target(index=7, anchor=anchor)
         before, after = (m.logits_of(look.features, target) for m in (model, other))
         assert not torch.allclose(before, after)
-    assert all(torch.equal(a, b) for a, b in zip(model.encode(look.x), look.features, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.encode(look.x).maps, look.features.maps, strict=True))
 
 
-def test_a_trusted_file_is_offered_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yolo, "CATALOG", dict(yolo.CATALOG))
-    monkeypatch.setattr(yolo, "_own", {})
+def test_a_trusted_file_is_offered_and_loads(tmp_path: Path) -> None:
     file = tmp_path / "mine.pt"
     torch.save({"model": drawn("yolov8n.yaml").half()}, file)
-    yolo.offer_own(file)
-    try:
-        assert models.catalog()["own-mine"].task == "detect"
-        assert "runs code" in models.catalog()["own-mine"].note
-        model = models.load("own-mine")
-        assert len(model.labels) == 80 and Look(model, FRAME).prediction.task == "detect"
-    finally:
-        models._rooms.cache_clear()
+    own = (models.Own("models.yolo", (file,)),)
+    assert models.catalog(own)["own-mine"].task == "detect"
+    assert "runs code" in models.catalog(own)["own-mine"].note
+    model = models.load("own-mine", own=own)
+    assert len(model.labels) == 80 and Look(model, FRAME).prediction.task == "detect"
+    assert "own-mine" not in models.catalog()
     for wrong in (tmp_path / "none.pt", ROOT / "app.py"):
         with pytest.raises(BadInput, match=r"must be a \.pt file"):
-            yolo.offer_own(wrong)
+            models.catalog([models.Own("models.yolo", (wrong,))])
 
 
 class Trap:
@@ -239,6 +257,7 @@ from models import yolo
 tasks = yolo.ultralytics("ultralytics.nn.tasks")
 assert PIL.Image.open is opener and torch.save is saver
 from ultralytics.utils import AUTOINSTALL, ONLINE
+from tests.toy import asked
 assert not AUTOINSTALL and not ONLINE
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

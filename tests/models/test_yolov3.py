@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import explainers
-from explainers import Look, parse_target, steps
-from explainers.target import SIDES
+from explainers import Look, steps
 from models import boxes, store, yolov3
-from models.base import BadInput, Target
+from models.base import SIDES, BadInput, Target
 from models.darknet import read_convolutions
 from models.yolov3 import YoloV3Tiny
 from tests.models import darknet_reference as reference
+from tests.toy import asked
 
 Photographs = dict[str, np.ndarray]
 
@@ -58,7 +58,7 @@ def test_the_score_is_the_log_of_the_confidence_shown(bus: Look) -> None:
 
 
 def test_one_cell_is_computed_exactly_as_in_the_whole_map(tiny: YoloV3Tiny, bus: Look) -> None:
-    coarse, fine = bus.features
+    coarse, fine = bus.features.maps
     whole = tiny.net.heads(coarse, fine)
     for scale, cells in enumerate(yolov3.CELLS):
         for row, column in [(0, 0), (0, cells - 1), (cells - 1, 0), (cells - 1, cells - 1), (3, 5), (6, 4)]:
@@ -88,7 +88,7 @@ def test_sides_are_the_boxs_own_and_versus_is_a_difference(bus: Look) -> None:
 
 
 def test_scores_are_batched_and_class_numbers_hold_the_score(tiny: YoloV3Tiny, bus: Look) -> None:
-    target = parse_target("box:0", bus)
+    target = asked("box:0", bus)
     features = tiny.encode(torch.cat([bus.x, bus.x.flip(3), bus.x * 0]))
     score, numbers = tiny.score(features, target), tiny.logits_of(features, target)
     assert score.shape == (3,) and numbers.shape == (3, 80)
@@ -101,7 +101,7 @@ def test_scores_are_batched_and_class_numbers_hold_the_score(tiny: YoloV3Tiny, b
 @pytest.mark.parametrize("text", ["box:0", "box:1/class:zebra", "box:2/class:zebra/versus:giraffe",
                                   "box:0/side:left", "box:2/objectness", "candidate:3", "near:0.5,0.5"])
 def test_every_target_text_gives_a_map(bus: Look, text: str) -> None:
-    *_, e = steps(bus, "odam", parse_target(text, bus), {})
+    *_, e = steps(bus, "odam", asked(text, bus), {})
     assert e.heat.shape == (416, 416) and np.isfinite(e.heat).all()
 
 
@@ -109,7 +109,7 @@ def test_wrong_targets_are_refused_in_words(bus: Look) -> None:
     for text, words in [("box:99", "from 0 to 3"), ("box:0/class:zebu", "no class is called"),
                         ("box:0/class:80", "from 0 to 79"), ("near:here", "shares of the picture")]:
         with pytest.raises(BadInput, match=words):
-            parse_target(text, bus)
+            asked(text, bus)
     for target, words in [(Target(index=80, anchor=3), "0 to 79"), (Target(anchor=3), "needs a class"),
                           (Target(index=0, anchor=3, part="middle"), "left, top, right, bottom")]:
         with pytest.raises(BadInput, match=words):
@@ -118,11 +118,11 @@ def test_wrong_targets_are_refused_in_words(bus: Look) -> None:
 
 def test_explaining_leaves_the_prediction_untouched(tiny: YoloV3Tiny, photographs: Photographs) -> None:
     before = Look(tiny, photographs["bus"])
-    kept = [f.clone() for f in before.features]
+    kept = [f.clone() for f in before.features.maps]
     for method in ("odam", "saliency", "grad_cam"):
-        *_, e = steps(before, method, parse_target("box:1", before), {})
+        *_, e = steps(before, method, asked("box:1", before), {})
         assert not e.empty
-    assert all(torch.equal(a, b) for a, b in zip(kept, before.features, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, before.features.maps, strict=True))
     after = Look(tiny, photographs["bus"])
     assert after.prediction.describe() == before.prediction.describe()
     assert all(p.grad is None and not p.requires_grad for p in tiny.net.parameters())
@@ -130,7 +130,7 @@ def test_explaining_leaves_the_prediction_untouched(tiny: YoloV3Tiny, photograph
 
 def test_two_boxes_of_one_class_get_two_maps(bus: Look) -> None:
     people = [i for i, b in enumerate(bus.prediction.boxes) if b.label == "person"][:2]
-    maps = [list(steps(bus, "odam", parse_target(f"box:{i}", bus), {}))[-1] for i in people]
+    maps = [list(steps(bus, "odam", asked(f"box:{i}", bus), {}))[-1] for i in people]
     for number, e in zip(people, maps, strict=True):
         inside = explainers.faith.energy_in_box(e, bus.prediction.boxes[number].box)
         assert inside > 0.8, f"box {number}: {inside:.2f} of its map is inside"
@@ -168,7 +168,7 @@ def test_nothing_to_see_is_no_box_and_a_sentence(tiny: YoloV3Tiny) -> None:
     look = Look(tiny, np.zeros((480, 640, 3), np.uint8))
     assert look.prediction.boxes == ()
     with pytest.raises(BadInput, match="no box to explain"):
-        parse_target(None, look)
+        asked(None, look)
 
 
 def test_hundreds_of_boxes_are_kept_and_no_more_than_the_most() -> None:
@@ -184,12 +184,13 @@ def test_hundreds_of_boxes_are_kept_and_no_more_than_the_most() -> None:
 
 
 def test_random_weights_are_a_copy(tiny: YoloV3Tiny, bus: Look) -> None:
-    before = tiny.score(bus.features, parse_target("box:0", bus))
+    before = tiny.score(bus.features, asked("box:0", bus))
     other = tiny.randomised(0.0, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(other.encode(bus.x), tiny.encode(bus.x), strict=True))
-    for mine, its in zip(tiny.net.heads(*bus.features), other.net.heads(*bus.features), strict=True):
+    assert all(torch.equal(a, b) for a, b in zip(other.encode(bus.x).maps, tiny.encode(bus.x).maps,
+                                                strict=True))
+    for mine, its in zip(*(m.net.heads(*bus.features.maps) for m in (tiny, other)), strict=True):
         assert not torch.allclose(mine, its), "either head must be drawn anew"
-    assert torch.equal(tiny.score(bus.features, parse_target("box:0", bus)), before)
+    assert torch.equal(tiny.score(bus.features, asked("box:0", bus)), before)
 
 
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:

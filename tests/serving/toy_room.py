@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.base import BadInput, Box, Canvas, Choice, ModelInfo, Parameter, Prediction, Target, squeeze
+from models.base import (
+    BadInput,
+    Box,
+    Canvas,
+    Choice,
+    Features,
+    ModelInfo,
+    Parameter,
+    Prediction,
+    Target,
+    squeeze,
+)
 from models.store import StoreError
 
 COLOURS = {0: "red", 1: "green", 2: "blue"}
@@ -31,6 +42,7 @@ class Toy:
     """Scores are mean colours; `toy-broken` fails on any picture that is mostly blue."""
 
     labels = COLOURS
+    offers = frozenset({"gradient", "maps", "redraw"})
 
     def __init__(self, info: ModelInfo):
         self.info, self.weights = info, torch.ones(3)
@@ -38,21 +50,24 @@ class Toy:
     def prepare(self, frame: np.ndarray) -> Canvas:
         return squeeze(frame, 16)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, x: Tensor) -> Features:
         if self.info.name == "toy-broken" and int(x.mean((0, 2, 3)).argmax()) == 2:
             raise RuntimeError("blue cannot be borne")
-        return (F.avg_pool2d(x, 4),)
+        return Features((F.avg_pool2d(x, 4),))
 
-    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, sharpness: float) -> Prediction:
-        p = (features[0].mean((2, 3))[0] * sharpness).softmax(0)
+    def predict(self, features: Features, canvas: Canvas, sharpness: float) -> Prediction:
+        p = (features.maps[0].mean((2, 3))[0] * sharpness).softmax(0)
         order = p.argsort(descending=True).tolist()
         return Prediction("classify", classes=tuple(Choice(i, COLOURS[i], float(p[i])) for i in order))
 
-    def score(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
+    def score(self, features: Features, target: Target) -> Tensor:
         return self.logits_of(features, target)[:, target.index]
 
-    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
-        return features[0].mean((2, 3)) * self.weights
+    def logits_of(self, features: Features, target: Target) -> Tensor:
+        return features.maps[0].mean((2, 3)) * self.weights
+
+    def probability(self, features: Features, target: Target) -> Tensor:
+        return self.logits_of(features, target).softmax(1)[:, target.index]
 
     def randomised(self, share: float, seed: int) -> Toy:
         other = Toy(self.info)
@@ -63,7 +78,7 @@ class Toy:
 class Halves(Toy):
     """A box in each half of the picture that is not dark; anchor 0 is on the left, 1 on the right."""
 
-    def predict(self, features: tuple[Tensor, ...], canvas: Canvas, sharpness: float) -> Prediction:
+    def predict(self, features: Features, canvas: Canvas, sharpness: float) -> Prediction:
         height, width = canvas.frame_size
         light = self.logits_of(features, Target(0, anchor=0)), self.logits_of(features, Target(0, anchor=1))
         boxes = [Box(int(logits[0].argmax()), COLOURS[int(logits[0].argmax())], float(logits.max()),
@@ -71,8 +86,11 @@ class Halves(Toy):
                  for half, logits in enumerate(light) if float(logits.max()) > 0.3]
         return Prediction("detect", boxes=tuple(boxes))
 
-    def logits_of(self, features: tuple[Tensor, ...], target: Target) -> Tensor:
-        half = features[0].chunk(2, 3)[target.anchor or 0]
+    def probability(self, features: Features, target: Target) -> Tensor:
+        return self.score(features, target)
+
+    def logits_of(self, features: Features, target: Target) -> Tensor:
+        half = features.maps[0].chunk(2, 3)[target.anchor or 0]
         return half.mean((2, 3)) * self.weights
 
 

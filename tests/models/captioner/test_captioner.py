@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import models
-from explainers import Look, explain, parse_target
-from models.base import BadInput, Target
+from explainers import Look, explain
+from models.base import BadInput, Features, Target
 from tests.conftest import read_rgb
+from tests.toy import asked
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,12 @@ def test_the_catalog_needs_no_tensorflow_and_torch_comes_first() -> None:
 @pytest.mark.parametrize("stage", ["encode", "score"])
 def test_gradients_through_the_bridge_agree_with_finite_differences(captioner: Any, astronaut: Look,
                                                                     stage: str) -> None:
-    target = parse_target("word:1", astronaut)
+    target = asked("word:1", astronaut)
     if stage == "score":
-        start, run = astronaut.features[0], lambda f: captioner.score((f,), target)
+        start, run = astronaut.features.maps[0], lambda f: captioner.score(Features((f,)), target)
     else:
-        fixed = torch.randn(astronaut.features[0].shape, generator=torch.Generator().manual_seed(0))
-        start, run = astronaut.x, lambda x: (captioner.encode(x)[0] * fixed).sum((1, 2, 3))
+        fixed = torch.randn(astronaut.features.maps[0].shape, generator=torch.Generator().manual_seed(0))
+        start, run = astronaut.x, lambda x: (captioner.encode(x).maps[0] * fixed).sum((1, 2, 3))
     leaf = start.clone().requires_grad_()
     run(leaf).sum().backward()
     assert leaf.grad is not None and leaf.grad.shape == start.shape
@@ -54,7 +55,7 @@ def test_gradients_through_the_bridge_agree_with_finite_differences(captioner: A
 
 
 def test_autograd_may_come_back_twice_and_batches_are_independent(captioner: Any, astronaut: Look) -> None:
-    target = parse_target("caption", astronaut)
+    target = asked("caption", astronaut)
     pair = torch.cat([astronaut.x, astronaut.x.flip(3)]).requires_grad_()
     score = captioner.score(captioner.encode(pair), target)
     assert score.shape == (2,)
@@ -72,9 +73,9 @@ def test_nothing_is_traced_while_live(captioner: Any, photographs: dict[str, np.
     for beam, frame in enumerate(photographs.values(), 1):
         look = Look(captioner, frame, {"beam": beam})
         for text in ("word:0", "caption", "caption/text:a dog runs on the green grass in a park"):
-            look.feature_gradients(parse_target(text, look))
+            look.feature_gradients(asked(text, look))
     x = torch.rand(3, *captioner.prepare(photographs["cat"]).x.shape[1:], requires_grad=True)
-    captioner.score(captioner.encode(x), parse_target("word:2", look)).sum().backward()
+    captioner.score(captioner.encode(x), asked("word:2", look)).sum().backward()
     assert dict(bridge.TRACES) == before
 
 
@@ -84,10 +85,10 @@ def test_what_is_shown_is_what_was_decoded_and_what_is_explained(captioner: Any,
     assert best.words == tuple(w.index for w in words)
     decoded = np.exp(best.log_probabilities[: len(words)])
     assert [w.probability for w in words] == pytest.approx(decoded.tolist(), abs=1e-5)
-    each = [float(captioner.score(astronaut.features, parse_target(f"word:{t}", astronaut)))
+    each = [float(captioner.score(astronaut.features, asked(f"word:{t}", astronaut)))
             for t in range(len(words))]
     assert each == pytest.approx([math.log(w.probability) for w in words], abs=1e-3)
-    assert float(captioner.score(astronaut.features, parse_target("caption", astronaut))) == pytest.approx(
+    assert float(captioner.score(astronaut.features, asked("caption", astronaut))) == pytest.approx(
         sum(each), abs=1e-3)
     assert astronaut.prediction.caption == " ".join(w.word for w in words)
 
@@ -99,7 +100,7 @@ def test_greedy_equals_beam_one(captioner: Any, photographs: dict[str, np.ndarra
         end = captioner.vocabulary.end
         while len(said) < 20:
             place = Target(words=(*said, end), position=len(said))
-            scores = captioner._speech.scorer(features[0], (*said, end), np.tile(
+            scores = captioner._speech.scorer(features.maps[0], (*said, end), np.tile(
                 np.arange(len(captioner.labels)), (len(said) + 1, 1)))[0, place.position].numpy()
             seen_after = [b for a, b in zip(said, said[1:], strict=False) if a == said[-1]]
             scores[[*seen_after, *([] if said else [end])]] = -np.inf
@@ -118,9 +119,9 @@ def test_runners_up_are_other_words_best_first(astronaut: Look) -> None:
 
 def test_versus_is_the_difference_of_two_words(captioner: Any, astronaut: Look) -> None:
     rival = astronaut.prediction.words[1].others[0].label
-    target = parse_target(f"word:1/versus:{rival}", astronaut)
+    target = asked(f"word:1/versus:{rival}", astronaut)
     word = replace(target, versus=None)
-    three = (target, word, word.rival(captioner.vocabulary.find(rival)))
+    three = (target, word, word.rival(captioner.word(rival)))
     parts = [float(captioner.score(astronaut.features, t)) for t in three]
     assert parts[0] == pytest.approx(parts[1] - parts[2], abs=1e-4)
 
@@ -131,7 +132,7 @@ def test_versus_is_the_difference_of_two_words(captioner: Any, astronaut: Look) 
     ("caption/text:!?", "the caption is empty"),
     ("caption/text:" + "dog " * 61, "at most 60 words, got 61"),
     ("word:3/text:a dog runs", "from 0 to 2 in 'a dog runs', got 3"),
-    ("word:x/text:a dog runs", "from 0 to 2"),
+    ("word:x/text:a dog runs", "a whole number from 0, got 'x'"),
     ("word:1/versus:qwertz", "does not know 'qwertz'"),
     ("caption/versus:cat", "say which, as in word:1/versus:cat"),
     ("class:3", "say word:N or caption"),
@@ -139,7 +140,7 @@ def test_versus_is_the_difference_of_two_words(captioner: Any, astronaut: Look) 
 ])
 def test_what_cannot_be_asked_gets_a_sentence(astronaut: Look, text: str, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
-        parse_target(text, astronaut)
+        asked(text, astronaut)
 
 
 def test_a_score_without_a_caption_is_refused(captioner: Any, astronaut: Look) -> None:
@@ -151,7 +152,7 @@ def test_a_score_without_a_caption_is_refused(captioner: Any, astronaut: Look) -
 def test_a_typed_caption_is_scored_and_explained(captioner: Any, astronaut: Look, text: str) -> None:
     e = explain(captioner, astronaut.frame, "word_maps", f"caption/text:{text}")
     assert e.prediction is not None and len(e.maps) == len(text.split()) == len(e.prediction.words)
-    score = float(captioner.score(astronaut.features, parse_target(f"caption/text:{text}", astronaut)))
+    score = float(captioner.score(astronaut.features, asked(f"caption/text:{text}", astronaut)))
     assert sum(float(v) for v in e.numbers.values()) == pytest.approx(score, abs=2e-2)
 
 
@@ -196,13 +197,13 @@ def test_habit_words_on_photographs(captioner: Any, data: Path) -> None:
 
 
 def test_a_randomised_copy_is_a_copy(captioner: Any, astronaut: Look) -> None:
-    target = parse_target("caption", astronaut)
+    target = asked("caption", astronaut)
     before = float(captioner.score(astronaut.features, target))
     head = captioner.randomised(0.01, seed=0)                   # the words alone
-    assert torch.equal(head.encode(astronaut.x)[0], astronaut.features[0])
+    assert torch.equal(head.encode(astronaut.x).maps[0], astronaut.features.maps[0])
     assert abs(float(head.score(astronaut.features, target)) - before) > 1
     deep = captioner.randomised(0.5, seed=0)
-    assert not torch.allclose(deep.encode(astronaut.x)[0], astronaut.features[0])
+    assert not torch.allclose(deep.encode(astronaut.x).maps[0], astronaut.features.maps[0])
     assert torch.isfinite(deep.score(deep.encode(astronaut.x), target)).all()
     assert float(captioner.score(captioner.encode(astronaut.x), target)) == pytest.approx(before, abs=1e-4)
 
@@ -216,7 +217,7 @@ def test_memory_stays_flat(captioner: Any, photographs: dict[str, np.ndarray]) -
     def work(times: int) -> None:
         for i in range(times):
             look = Look(captioner, frames[i % len(frames)])
-            look.feature_gradients(parse_target("word:0", look))
+            look.feature_gradients(asked("word:0", look))
 
     work(25)
     before = resident()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import models
-from explainers import Look, explain, parse_target
-from models import captioner as room
-from models.base import BadInput
+from explainers import Look, explain
+from models.base import BadInput, Model
 from models.captioner import network, own
+from tests.toy import asked
 
+NAME = "own-captioner"
 WORDS = ("startseq", "endseq", "a", "dog", "runs")      # the file counts from 1, as Keras' Tokenizer does
 
 
@@ -25,6 +26,15 @@ def two_inputs(channels: int = 1280, longest: int = 6, words: int = 6, mask: boo
     heard = keras.layers.LSTM(8)(keras.layers.Embedding(words, 8, mask_zero=mask)(said))
     out = keras.layers.Dense(words, activation="softmax")(keras.layers.add([seen, heard]))
     return keras.Model([features, said], out)
+
+
+def brought(file: Path, vocabulary: Path) -> tuple[models.Own]:
+    """What a person says with --captioner FILE --vocab FILE."""
+    return (models.Own("models.captioner", (file, vocabulary)),)
+
+
+def loaded(file: Path, vocabulary: Path) -> Model:
+    return models.load(NAME, own=brought(file, vocabulary))
 
 
 @pytest.fixture
@@ -56,7 +66,7 @@ def ready_encoder(captioner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_h5_file_speaks(tmp_path: Path, vocabulary_file: Path, ready_encoder: None,
                            photographs: dict[str, np.ndarray]) -> None:
     two_inputs(mask=False).save(tmp_path / "mine.h5")      # Keras 3 cannot read back masks from .h5
-    mine = room.load_own(tmp_path / "mine.h5", vocabulary_file)
+    mine = loaded(tmp_path / "mine.h5", vocabulary_file)
     words = [w.word for w in Look(mine, photographs["cat"]).prediction.words]
     assert words and set(words) <= {"a", "dog", "runs"}
 
@@ -65,13 +75,13 @@ def test_it_speaks_and_is_explained(tmp_path: Path, vocabulary_file: Path,
                                     photographs: dict[str, np.ndarray]) -> None:
     net = two_inputs()
     net.save(tmp_path / "mine.keras")
-    mine = room.load_own(tmp_path / "mine.keras", vocabulary_file)
+    mine = loaded(tmp_path / "mine.keras", vocabulary_file)
     assert "our own EfficientNetV2-B0" in mine.info.note
     look = Look(mine, photographs["cat"], {"longest": 5})
     words = [w.word for w in look.prediction.words]
     assert words and set(words) <= {"a", "dog", "runs"}
-    target = parse_target("word:2/text:a dog runs", look)
-    pooled = look.features[0].mean((2, 3)).numpy()
+    target = asked("word:2/text:a dog runs", look)
+    pooled = look.features.maps[0].mean((2, 3)).numpy()
     said = np.array([[0, 0, 0, 1, 3, 4]])                    # start, a, dog
     by_keras = float(np.log(np.asarray(net([pooled, said]))[0, 5]))
     assert float(mine.score(look.features, target)) == pytest.approx(by_keras, abs=1e-4)
@@ -90,7 +100,7 @@ def test_what_does_not_fit_is_said(tmp_path: Path, vocabulary_file: Path, option
                                    sentence: str) -> None:
     two_inputs(**options).save(tmp_path / "mine.keras")
     with pytest.raises(BadInput, match=sentence):
-        room.load_own(tmp_path / "mine.keras", vocabulary_file)
+        loaded(tmp_path / "mine.keras", vocabulary_file)
 
 
 def test_other_layouts_and_files_are_refused(tmp_path: Path, vocabulary_file: Path) -> None:
@@ -98,14 +108,14 @@ def test_other_layouts_and_files_are_refused(tmp_path: Path, vocabulary_file: Pa
     one = keras.Input((1280,))
     keras.Model(one, keras.layers.Dense(6)(one)).save(tmp_path / "one.keras")
     with pytest.raises(BadInput, match="must have two inputs, features and words so far, got 1"):
-        room.load_own(tmp_path / "one.keras", vocabulary_file)
+        loaded(tmp_path / "one.keras", vocabulary_file)
     (tmp_path / "broken.h5").write_bytes(b"not a model")
     with pytest.raises(BadInput, match="broken.h5 could not be loaded as a Keras model"):
-        room.load_own(tmp_path / "broken.h5", vocabulary_file)
+        loaded(tmp_path / "broken.h5", vocabulary_file)
     two_inputs().save(tmp_path / "mine.keras")
     vocabulary_file.write_text("a\ndog\nruns\ncat\nsnow\n")
     with pytest.raises(BadInput, match="none that marks the start of a caption"):
-        room.load_own(tmp_path / "mine.keras", vocabulary_file)
+        loaded(tmp_path / "mine.keras", vocabulary_file)
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path, vocabulary_file: Path) -> None:
@@ -114,20 +124,17 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, vocabulary_file: Path) -> Non
     both = keras.layers.Lambda(lambda x: x * 1.0, output_shape=(6,))(keras.layers.Dense(6)(features))
     keras.Model([features, said], both).save(tmp_path / "code.keras")
     with pytest.raises(BadInput, match="code.keras could not be loaded"):
-        room.load_own(tmp_path / "code.keras", vocabulary_file)
+        loaded(tmp_path / "code.keras", vocabulary_file)
 
 
 def test_it_is_offered_in_the_catalog(tmp_path: Path, vocabulary_file: Path, ready_encoder: None) -> None:
     with pytest.raises(BadInput, match="there is no file"):
-        room.offer_own(tmp_path / "missing.h5", vocabulary_file)
+        models.catalog(brought(tmp_path / "missing.h5", vocabulary_file))
     with pytest.raises(BadInput, match="must be a .h5 or .keras file"):
-        room.offer_own(vocabulary_file, vocabulary_file)
+        models.catalog(brought(vocabulary_file, vocabulary_file))
     two_inputs().save(tmp_path / "mine.keras")
-    try:
-        room.offer_own(tmp_path / "mine.keras", vocabulary_file)
-        assert models.catalog()[room.OWN].title == "Own captioner (mine)"
-        assert models.load(room.OWN).info.name == room.OWN
-        assert models.default("caption") == "efficientnetv2-lstm"
-    finally:
-        room.withdraw_own()
-    assert room.OWN not in models.catalog()
+    own = brought(tmp_path / "mine.keras", vocabulary_file)
+    assert models.catalog(own)[NAME].title == "Own captioner (mine)"
+    assert models.load(NAME, own=own).info.name == NAME
+    assert models.default("caption", own) == "efficientnetv2-lstm"
+    assert NAME not in models.catalog()
