@@ -5,30 +5,32 @@ import argparse
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, jsonify, render_template, send_file
 from werkzeug.serving import make_server
 
 import models
+from cli.common import Asked
+from cli.explain import explain
+from cli.listing import fetch, list_models
+from cli.parser import LOCAL, own_origins, parser
+from cli.predict import predict
 from models import store
 from models.base import BadInput
-from serving import commands, presets
+from serving import presets
+from serving.access import protect
 from serving.events import attach
-from serving.security import protect
-from serving.session import Settings
+from serving.settings import Settings
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The page, its live channel (app.extensions["socketio"]) and four routes."""
     settings = settings or Settings()
-    commands.offer_own(settings)
     app = Flask(__name__)
     app.config.update(SETTINGS=settings, PRESETS=presets.listing())
     protect(app, settings)
@@ -70,7 +72,8 @@ def serve(settings: Settings, open_browser: bool = False) -> int:
     for origin in settings.origins:
         print(f"also allowed: {origin} (a browser gives its camera only to localhost or https)", flush=True)
     live = app.extensions["live"]
-    live.engine.ask(models.default(settings.task), "startup")  # so that the first visitor need not wait
+    # So that the first visitor need not wait.
+    live.engine.progress("", models.default(settings.task), lambda event, fields: None)
     if open_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -84,96 +87,38 @@ def serve(settings: Settings, open_browser: bool = False) -> int:
     return 0
 
 
-LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")
-
-
-def own_origins(host: str, port: int) -> tuple[str, ...]:
-    """The names under which others reach a server that listens to all of them."""
-    if host not in ("0.0.0.0", "::"):
-        return ()
-    name = socket.gethostname()
-    try:
-        addresses = socket.gethostbyname_ex(name)[2]
-    except OSError:
-        addresses = []
-    return tuple(f"http://{n}:{port}" for n in dict.fromkeys([name, *addresses]) if n not in LOCAL)
-
-
-def pair(text: str) -> tuple[str, str]:
-    """k=v of the command line."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    return name, value
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line in full."""
-    own = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    own.add_argument("--captioner", type=Path, metavar="FILE", help="your own captioner, .h5 or .keras")
-    own.add_argument("--vocab", type=Path, metavar="FILE", help="its vocabulary, a word a line")
-    own.add_argument("--trust-model", type=Path, metavar="FILE.pt",
-                     help="your own YOLO; a .pt file can run code, so name only one that you trust")
-    whole = argparse.ArgumentParser(prog="app.py", description=__doc__, parents=[own])
-    whole.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in; there is no password")
-    whole.add_argument("--port", type=int, default=4200)
-    whole.add_argument("--open", action="store_true", help="open the page in the browser")
-    whole.add_argument("--origin", action="append", default=[], metavar="URL",
-                       help="another address that the page is reached by, say behind a proxy")
-    verbs = whole.add_subparsers(dest="verb", metavar="models | fetch | predict | explain")
-
-    listing = verbs.add_parser("models", parents=[own], help="list the models")
-    listing.add_argument("--json", action="store_true")
-    fetch = verbs.add_parser("fetch", help="bring models here; without names, the embedded ones")
-    fetch.add_argument("names", nargs="*", metavar="NAME")
-
-    looking = argparse.ArgumentParser(add_help=False, parents=[own])
-    looking.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    looking.add_argument("--task", help="classify, detect or caption")
-    looking.add_argument("--model", help="a name from `models`; without it the embedded one of the task")
-    looking.add_argument("--threshold", type=float, help="least confidence of a box")
-    looking.add_argument("--set", type=pair, action="append", default=[], metavar="NAME=VALUE",
-                         help="any setting of the model, say beam=5")
-    predict = verbs.add_parser("predict", parents=[looking], help="what a model sees")
-    predict.add_argument("--json", action="store_true", help="one JSON object a line")
-    explain = verbs.add_parser("explain", parents=[looking], help="why it sees that")
-    explain.add_argument("--method", help="default: odam for boxes, else grad_cam")
-    explain.add_argument("--target", help="class:281/versus:282, box:0/side:left, word:3 ...")
-    explain.add_argument("--param", type=pair, action="append", default=[], metavar="NAME=VALUE")
-    explain.add_argument("--caption", metavar="TEXT", help="explain this caption instead of the model's own")
-    explain.add_argument("--out", type=Path, default=Path("explanations"), metavar="DIR")
-    return whole
-
-
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
-    settings = Settings(host=args.host, port=args.port, captioner=getattr(args, "captioner", None),
-                        vocabulary=getattr(args, "vocab", None),
-                        trusted_model=getattr(args, "trust_model", None),
+    # Before a verb --task is the page's; an own ONNX model does what --task says, else it classifies.
+    task = getattr(args, "task", None) or "classify"
+    settings = Settings(host=args.host, port=args.port, task=task if args.verb is None else "classify",
+                        captioner=getattr(args, "captioner", None), vocabulary=getattr(args, "vocab", None),
+                        trusted_model=getattr(args, "trust_model", None), onnx=getattr(args, "onnx", None),
+                        labels=getattr(args, "labels", None), onnx_task=task,
+                        plugins=tuple(getattr(args, "plugin", ())),
                         origins=(*args.origin, *own_origins(args.host, args.port)))
     if args.verb is None:
         return serve(settings, args.open)
-    commands.offer_own(settings)
     if args.verb == "models":
-        return commands.list_models(args.json)
+        return list_models(settings, args.json)
     if args.verb == "fetch":
-        return commands.fetch(args.names)
+        return fetch(args.names)
     wanted: dict[str, Any] = dict(args.set)
     if args.threshold is not None:
         wanted["threshold"] = args.threshold
-    work = commands.Work(args.images, args.task, args.model, wanted)
+    asked = Asked(args.images, args.task, args.model, wanted)
     if args.verb == "predict":
-        return commands.predict(work, args.json)
+        return predict(settings, asked, args.json)
     target = args.target
     if args.caption is not None:
         target = f"{target or 'caption'}/text:{args.caption.replace('/', ' ')}"
-    return commands.explain(work, args.method, target, dict(args.param), args.out)
+    return explain(settings, asked, args.method, target, dict(args.param), args.out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 when a file failed or could not be fetched; 2 for a wrong call, with one sentence."""
     try:
-        return run(parser().parse_args(arguments))
+        return run(parser(__doc__).parse_args(arguments))
     except BadInput as problem:
         print(f"app.py: {problem}", file=sys.stderr)
         return 1 if isinstance(problem, store.StoreError) else 2

@@ -3,61 +3,54 @@ from __future__ import annotations
 
 import atexit
 import logging
-import socket
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from threading import RLock
+from threading import Lock
 from typing import Any
 
-from engineio.async_drivers.threading import SimpleWebSocketWSGI
-from flask import Flask, request
+from flask import Flask
 from flask_socketio import SocketIO
 
 import explainers
 import models
-from explainers import METHODS
-from models.base import BadInput, Model, checked
-from serving import messages
-from serving.engine import Ask, Credit, LocalEngine, Shot, told
-from serving.frames import decode_live
+from explainers import METHODS, Question, parse
+from models.base import BadInput, checked
+from serving import messages, wire
+from serving.engine import Edit, Edits, Engine, Explain, Full, See, Wish
+from serving.frames import check_live
+from serving.local import LocalEngine
 from serving.messages import Unknown
-from serving.session import Session, Settings, Wish
+from serving.session import Gone, Kept, Session
+from serving.settings import Settings
+from serving.work import told
 
 log = logging.getLogger("seewhy")
 
 LONGEST_TEXT = 500
 GOODBYE = 0.5                                  # seconds that closing waits for last words to be sent
-BEYOND_LIMITS = 1_000_000                      # what is only a little too large gets an answer in words
+CHECKS = ("curves", "sanity")
 
 
-class Wire(SimpleWebSocketWSGI):
-    """A WebSocket for pictures: large reads, no waiting for small packets, nothing compressed twice."""
+class Credit:
+    """The answer a frame is owed: it is given once, whoever comes second is not heard."""
 
-    def __init__(self, handler: Any, server: Any):
-        super().__init__(handler, server, receive_bytes=1 << 18,
-                         max_message_size=server.max_http_buffer_size)
+    def __init__(self, send: Callable[[str, dict[str, Any]], None], seq: Any):
+        self._send, self.seq = send, seq
+        self._open, self._lock = True, Lock()
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-        environ["werkzeug.socket"].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            return super().__call__(environ, start_response)
-        except ConnectionError:
-            # The socket was closed. Werkzeug would read on, take what is left on the wire (half a picture)
-            # for a request, and log it as a bad one; this ends the thread of the connection instead.
-            raise SystemExit from None
+    def answer(self, event: str, fields: dict[str, Any]) -> bool:
+        """Whether this was the answer."""
+        with self._lock:
+            mine, self._open = self._open, False
+        if mine:
+            self._send(event, {**({} if self.seq is None else {"seq": self.seq}), **fields})
+        return mine
 
 
-def attach(app: Flask, settings: Settings) -> SocketIO:
+def attach(app: Flask, settings: Settings, engine: Engine | None = None) -> SocketIO:
     """Give an app its live channel; app.extensions["live"] is what serves it, with close()."""
-    io = SocketIO(app, async_mode="threading", async_handlers=False, transports=["websocket"],
-                  allow_upgrades=False, always_connect=True, manage_session=False,
-                  cors_allowed_origins=settings.allowed_origins,
-                  max_http_buffer_size=settings.upload_bytes + BEYOND_LIMITS)
-    io.server.eio._async = {**io.server.eio._async, "websocket": Wire}
-    live = app.extensions["live"] = Live(app, settings, io)
+    io = wire.connected(app, settings)
+    live = app.extensions["live"] = Live(app, settings, io, engine or LocalEngine(settings))
     for event in ("configure", "frame", "explain", "edit", "stop"):
         io.on_event(event, partial(live.heard, event))
     io.on_event("connect", live.connect)
@@ -69,25 +62,16 @@ def attach(app: Flask, settings: Settings) -> SocketIO:
 class Live:
     """All clients of one server."""
 
-    def __init__(self, app: Flask, settings: Settings, io: SocketIO):
-        self.app, self.settings, self._io = app, settings, io
+    def __init__(self, app: Flask, settings: Settings, io: SocketIO, engine: Engine):
+        self.app, self.settings, self.engine, self._io = app, settings, engine, io
+        self.catalog = models.catalog(settings.own)
         self.sessions: dict[str, Session] = {}
-        self.engine = LocalEngine(self.send)
+        self._emit = wire.one_at_a_time(io)
         self._closed = False
-        # A binary message is several packets; no other, an acknowledgement say, may come in between.
-        self._speaking = RLock()
-        io.server._send_packet = self._alone(io.server._send_packet)
 
     def send(self, client: str, event: str, fields: dict[str, Any]) -> None:
         """To this client alone."""
-        self._alone(self._io.emit)(event, messages.plain(fields), to=client)
-
-    def _alone(self, speak: Callable[..., Any]) -> Callable[..., Any]:
-        def spoken(*args: Any, **kwargs: Any) -> Any:
-            with self._speaking:
-                return speak(*args, **kwargs)
-
-        return spoken
+        self._emit(event, fields, to=client)
 
     def close(self) -> None:
         """Say goodbye, answer what waits, stop the threads; safe to call twice."""
@@ -98,16 +82,11 @@ class Live:
             self.send(client, "server_closing", {"message": "the server is closing; this page connects "
                                                             "again by itself when it is back"})
         self.engine.close()
-        lines = tuple(self._io.server.eio.sockets.values())
-        end = time.monotonic() + GOODBYE
-        while any(not line.queue.empty() for line in lines) and time.monotonic() < end:
-            time.sleep(0.01)                   # the writers of the sockets are threads of their own
-        if lines:
-            time.sleep(0.05)
+        wire.drain(self._io, GOODBYE)
         atexit.unregister(self.close)
 
     def connect(self, _auth: Any = None) -> bool | None:
-        client: str = request.sid  # type: ignore[attr-defined]
+        client = wire.caller()
         if len(self.sessions) >= self.settings.clients:
             self.send(client, "error", {"code": "busy", "message": f"{len(self.sessions)} pages are open "
                       "already, more than this server takes; close one and load this page again"})
@@ -115,20 +94,20 @@ class Live:
         task = self.settings.task
         session = Session(client, Wish(task, models.default(task)), self.settings.kept)
         self.sessions[client] = session
-        self.engine.join(session)
+        self.engine.join(client)
         self._say_ready(session)
-        if self.engine.model(session.wish.model) is None:
+        if self.engine.describe(session.wish.model) is None:
             self._configure(session, session.wish)
         return None
 
     def disconnect(self, *_reason: Any) -> None:
-        session = self.sessions.pop(request.sid, None)  # type: ignore[attr-defined]
-        if session:
-            self.engine.leave(session)
+        client = wire.caller()
+        if self.sessions.pop(client, None) is not None:
+            self.engine.leave(client)
 
     def heard(self, event: str, *arguments: Any) -> None:
         """Any message of a client: what is wrong with it is answered, the connection stays."""
-        session = self.sessions.get(request.sid)  # type: ignore[attr-defined]
+        session = self.sessions.get(wire.caller())
         if session is None:
             return
         message = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
@@ -141,11 +120,11 @@ class Live:
 
     def _on_configure(self, session: Session, m: dict[str, Any]) -> None:
         """Fields that are left out stay as they were, as far as they fit the task and model."""
-        old = session.pending or session.wish
+        old = session.newest
         task, model, settings = self._which(m, old)
         if m.get("threshold") is not None:
             settings = {**settings, "threshold": m["threshold"]}
-        info = models.catalog()[model]
+        info = self.catalog[model]
         checked(info.settings, settings, info.title)
         method = m["method"] if "method" in m else old.method if _serves(old.method, task) else None
         params = m.get("params") or (old.params if method == old.method else {})
@@ -156,89 +135,143 @@ class Live:
                 raise Unknown(f"{found.title} takes too long to follow a moving picture; freeze it first, or "
                               f"use {', '.join(valid)}", valid)
             method, params = found.name, checked(found.parameters, _dict(params, "params"), found.title)
-        target = _text(m["target"]) if "target" in m else old.target if task == old.task else None
+        target = parse(_text(m["target"]), task) if "target" in m else \
+            old.target if task == old.task else Question()
         self._configure(session, Wish(task, model, settings, method, params if method else {}, target))
 
     def _configure(self, session: Session, wish: Wish) -> None:
+        """The wish takes effect when its model is here; one that never comes changes nothing."""
         if wish.model != session.wish.model:
-            self.engine.withdraw(session)
-        future = self.engine.ask(wish.model, session.client, again=True)
-        session.pending = wish
-        future.add_done_callback(partial(self._arrived, session, wish))
+            self._withdraw(session)
+        version = session.want(wish)
 
-    def _arrived(self, session: Session, wish: Wish, future: Future[Model]) -> None:
-        """The model of a wish is here, or will not come: then everything stays as it was."""
-        if session.pending is not wish:
-            return
-        problem = future.exception()
-        if problem:
-            session.pending = None
-            self.send(session.client, "error", told(problem))
-        else:
-            session.configure(wish)
-        self._say_ready(session)
+        def hear(event: str, fields: dict[str, Any]) -> None:
+            if event == "progress":
+                return self.send(session.client, event, fields)
+            with session.telling:
+                if session.settle(version, came=event == "here"):
+                    if event == "error":
+                        self.send(session.client, event, fields)
+                    self._say_ready(session)
+
+        self.engine.progress(session.client, wish.model, hear)
+
+    def _withdraw(self, session: Session) -> None:
+        """Give back the credit of a frame that nobody wants looked at any more; kept ones stay."""
+        credit, session.waiting = session.waiting, None
+        if credit is not None:
+            self.engine.stop(session.client, _frame_id(credit.seq))
+            credit.answer("dropped", {"code": "configuring",
+                                      "message": "something else was asked for before this picture's turn"})
 
     def _say_ready(self, session: Session) -> None:
-        self.send(session.client, "ready", messages.ready(
-            self.settings, session.wish, self.engine.model(session.wish.model),
-            self.app.config.get("PRESETS", [])))
+        with session.telling:
+            wish = session.wish
+            self.send(session.client, "ready", messages.ready(
+                self.settings, self.catalog, wish, self.engine.describe(wish.model),
+                self.app.config.get("PRESETS", [])))
 
     def _on_frame(self, session: Session, m: dict[str, Any]) -> None:
-        credit = Credit(self.send, session.client, m.get("seq") if _is_name(m.get("seq")) else None)
+        send = partial(self.send, session.client)
+        credit = Credit(send, m.get("seq") if _is_name(m.get("seq")) else None)
         try:
             if not isinstance(credit.seq, int):
                 raise BadInput(f"seq must be a whole number, got {str(m.get('seq'))[:40]!r}; "
                                "number the frames")
-            wish = session.pending or session.wish
+            wish = session.newest
             task, model, settings = self._which(m, wish)
             if (task, model) != (wish.task, wish.model):
                 wish = Wish(task, model, settings)
-            start = time.perf_counter()
-            frame = decode_live(m.get("jpeg"), self.settings)
-            decode = round((time.perf_counter() - start) * 1000, 2)
-            picture = session.keep(credit.seq, frame) if m.get("keep") is True else None
-            self.engine.frame(session, Shot(frame, wish, credit, picture, decode))
+            jpeg = check_live(m.get("jpeg"), self.settings)
         except Exception as problem:
-            credit.failed(problem)
+            credit.answer("error", told(problem))
+            return
+        kept = session.keep(credit.seq, jpeg) if m.get("keep") is True else None
+        if kept is None:
+            session.waiting = credit
+        self.engine.submit(session.client, _frame_id(credit.seq), See(jpeg, wish, kept is not None),
+                           partial(self._seen, session, credit, session.version, kept, wish.target.text))
+
+    def _seen(self, session: Session, credit: Credit, version: int, kept: Kept | None, target: str | None,
+              event: str, fields: dict[str, Any]) -> None:
+        """What the engine says of a frame: its answer, and then perhaps its live explanation."""
+        outdated = version != session.version
+        if event == "explanation":
+            if not outdated:
+                self.send(session.client, event, {"seq": credit.seq, "live": True, **fields})
+            return
+        if event == "result" and outdated:     # the explanation that comes next is not what is asked for now
+            fields = {**fields, "follows": False}
+        if event == "error" and kept:
+            session.drop(credit.seq, kept)
+        if not credit.answer(event, fields) and event == "error" and session.complains(fields["message"]):
+            # The frame was answered: a live explanation that fails says so once, and takes no frame's credit.
+            self.send(session.client, event, fields)
 
     def _on_explain(self, session: Session, m: dict[str, Any]) -> None:
-        task, model, settings = self._which(m, session.pending or session.wish)
+        task, model, settings = self._which(m, session.newest)
         method = _method(m.get("method") or session.wish.method or "grad_cam", task)
         params = checked(method.parameters, _dict(m.get("params"), "params"), method.title)
-        check = m.get("check")
-        if check not in (None, "", "curves", "sanity"):
-            raise Unknown(f"there is no check {str(check)[:40]!r}; there are curves, sanity",
-                          ["curves", "sanity"])
-        ask = self._ask(session, m, Wish(task, model, settings, method.name, params, _text(m.get("target"))))
-        ask.edited, ask.check = m.get("edited") is True, check or None
-        self.engine.explain(session, ask)
+        check = m.get("check") or None
+        if check is not None and check not in CHECKS:
+            raise Unknown(f"there is no check {str(check)[:40]!r}; there are {', '.join(CHECKS)}",
+                          list(CHECKS))
+        wish = Wish(task, model, settings, method.name, params, parse(_text(m.get("target")), task))
+        picture = self._asked(session, m)
+        edits = picture.edits if m.get("edited") is True else None
+        if m.get("edited") is True and edits is None:
+            raise Gone(f"picture {m['seq']} has no edited side; erase something first")
+        self._submit(session, m, Explain(picture.jpeg, wish, edits, check))
 
     def _on_edit(self, session: Session, m: dict[str, Any]) -> None:
         mask = m.get("mask")
         if not isinstance(mask, bytes | bytearray):
             raise BadInput(f"mask must be the bytes of a PNG, got {type(mask).__name__}; send it binary")
-        ask = self._ask(session, m, Wish(*self._which(m, session.pending or session.wish)))
-        self.engine.edit(session, ask, {
-            "mask": bytes(mask), "fill": _text(m.get("fill")) or "telea",
-            "params": _dict(m.get("params"), "params"), "preview": m.get("preview") is True,
-            "picture": _text(m.get("picture"))})
+        wish = Wish(*self._which(m, session.newest))
+        edits = Edits(bytes(mask), _text(m.get("fill")) or "telea", _dict(m.get("params"), "params"),
+                      m.get("preview") is True, _text(m.get("picture"))) if mask else None
+        picture = self._asked(session, m)
+
+        def done() -> None:
+            if edits is None or not edits.preview:
+                picture.edits = edits
+
+        self._submit(session, m, Edit(picture.jpeg, wish, edits), done)
 
     def _on_stop(self, session: Session, m: dict[str, Any]) -> None:
         if m.get("id") is not None and not _is_name(m["id"]):
             raise BadInput(f"id must be the one of a request, got {str(m['id'])[:40]!r}; "
                            "leave it out to stop all")
-        self.engine.stop(session, m.get("id"))
+        self.engine.stop(session.client, m.get("id"))
 
-    def _ask(self, session: Session, m: dict[str, Any], wish: Wish) -> Ask:
+    def _asked(self, session: Session, m: dict[str, Any]) -> Kept:
+        """The kept picture that a request is about."""
         if not _is_name(m.get("id")):
             raise BadInput(f"id must be a number or a short text, got {str(m.get('id'))[:40]!r}; "
                            "give each request its own")
-        session.picture(m.get("seq"))          # refused at once when it is gone
-        return Ask(m["id"], m["seq"], wish)
+        return session.picture(m.get("seq"))
+
+    def _submit(self, session: Session, m: dict[str, Any], command: Explain | Edit,
+                done: Callable[[], None] = lambda: None) -> None:
+        """Have a request done; `done` is called before its result is told."""
+        name, seq = m["id"], m["seq"]
+
+        def hear(event: str, fields: dict[str, Any]) -> None:
+            if event == "result":
+                done()
+            # No seq with an error: a frame's credit comes back with its own answer, not with a request's.
+            whose = {"id": name} if event == "error" else {"id": name, "seq": seq}
+            self.send(session.client, event, {**whose, **fields})
+
+        try:
+            self.engine.submit(session.client, name, command, hear)
+        except Full:
+            hear("error", {"code": "busy", "message": "too many explanations are under way at once; "
+                                                      "stop some, or wait for them"})
 
     def _which(self, m: dict[str, Any], now: Wish) -> tuple[str, str, dict[str, Any]]:
         """Task, model and settings a message speaks of; what it leaves out is as configured."""
-        catalog = models.catalog()
+        catalog = self.catalog
         task, model = m.get("task"), m.get("model")
         tasks = list(dict.fromkeys(i.task for i in catalog.values()))
         if task is not None and task not in tasks:
@@ -254,6 +287,11 @@ class Live:
         settings = now.settings if m.get("settings") is None and model == now.model else \
             _dict(m.get("settings"), "settings")
         return catalog[model].task, model, settings
+
+
+def _frame_id(seq: Any) -> tuple[str, Any]:
+    """A frame's name beside those of requests."""
+    return "frame", seq
 
 
 def _is_name(value: Any) -> bool:

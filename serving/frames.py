@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from models.base import BadInput
-from serving.session import Settings
+from serving.settings import Settings
 
 LIMITS = Settings()
+JPEG = b"\xff\xd8\xff"
+SCANS = 32                                     # a progressive JPEG has about ten, each a pass over all of it
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}   # the others in this range are tables
 _BARE = frozenset((0x01, *range(0xD0, 0xD8)))                        # markers without a length
 
@@ -23,30 +25,60 @@ class Refused(BadInput):
         self.code = code
 
 
-def decode_live(data: object, limits: Settings = LIMITS) -> np.ndarray:
-    """One JPEG of the live channel, upright, to HxWx3 uint8 RGB, or a sentence that says why not."""
+def check_live(data: object, limits: Settings = LIMITS) -> bytes:
+    """The bytes of one JPEG of the live channel, or a sentence that says why not; nothing is decoded yet."""
     if not isinstance(data, bytes | bytearray):
         raise Refused("not_jpeg", f"expected the bytes of a JPEG, got {type(data).__name__}; "
                       "send them binary")
     if len(data) > limits.jpeg_bytes:
         raise Refused("too_large", f"a frame may have {limits.jpeg_bytes:,} bytes, got {len(data):,}; "
                       "send it smaller or with lower quality")
-    height, width, start = jpeg_header(bytes(data))
+    data = bytes(data)
+    height, width, start = jpeg_header(data)
     if height * width > limits.jpeg_pixels:
         raise Refused("too_large", f"a frame may have {limits.jpeg_pixels:,} pixels, got {width} x {height}; "
                       "scale it down before sending")
-    # In the compressed part 0xFF is always followed by 0 or a restart mark, so this finds the real end.
-    if data.find(b"\xff\xd9", start) < 0:
-        raise Refused("not_jpeg", "expected a whole JPEG, got one that breaks off; send it again")
-    frame = _decoded(bytes(data))
+    _check_whole(data, start)
+    return data
+
+
+def decode_live(data: object, limits: Settings = LIMITS) -> np.ndarray:
+    """One JPEG of the live channel, upright, to HxWx3 uint8 RGB, or a sentence that says why not."""
+    return decode_jpeg(check_live(data, limits))
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Any picture that was let in, upright, to HxWx3 uint8 RGB."""
+    return decode_jpeg(data) if data[:3] == JPEG else decode_upload(data)
+
+
+def decode_jpeg(data: bytes, limits: Settings = LIMITS) -> np.ndarray:
+    """A JPEG of any size that an upload may have."""
+    height, width, start = jpeg_header(data)
+    if height * width > limits.upload_pixels:
+        raise Refused("too_large", f"a picture may have {limits.upload_pixels / 1e6:g} megapixels, "
+                      f"got {width} x {height}; scale it down")
+    _check_whole(data, start)
+    frame = _decoded(data)
     if frame is None or frame.shape[0] * frame.shape[1] != height * width:
         raise Refused("not_jpeg", "expected a JPEG that can be decoded, got a damaged one; send it again")
     return frame
 
 
+def _check_whole(data: bytes, start: int) -> None:
+    """It ends, and it does not ask for the whole picture to be gone through thousands of times."""
+    # In the compressed part 0xFF is always followed by 0 or a restart mark, so this finds the real end.
+    if data.find(b"\xff\xd9", start) < 0:
+        raise Refused("not_jpeg", "expected a whole JPEG, got one that breaks off: it is damaged; "
+                      "send it again")
+    if (scans := data.count(b"\xff\xda", start)) > SCANS:
+        raise Refused("not_jpeg", f"a JPEG may have {SCANS} scans, got {scans}; "
+                      "save it as an ordinary JPEG")
+
+
 def jpeg_header(data: bytes) -> tuple[int, int, int]:
     """Height, width and where the frame header ends, read without decoding anything."""
-    if data[:3] != b"\xff\xd8\xff":
+    if data[:3] != JPEG:
         raise Refused("not_jpeg", f"expected a JPEG (it starts with FF D8 FF), got {len(data):,} bytes that "
                       f"start with {data[:3].hex(' ').upper() or 'nothing'}; send image/jpeg")
     at = 2

@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 
 import explainers
-import models
 from explainers import Explanation, Look
 from explainers.render import quantise
 from explainers.target import SIDES
 from models import store
-from models.base import BadInput, Model, Target
+from models.base import BadInput, ModelInfo, Target
 from serving import edits
+from serving.engine import Wish
 from serving.frames import encode_jpeg
-from serving.session import Settings, Wish
+from serving.settings import Settings
 
 LIVE_SIDE, FULL_SIDE = 256, 416                # the longest side of a heat map that travels
 
@@ -54,11 +54,10 @@ def failure(problem: BaseException) -> dict[str, Any]:
             "yours is lost. Try again, or choose another model or method."}
 
 
-def ready(settings: Settings, wish: Wish, model: Model | None,
+def ready(settings: Settings, catalog: dict[str, ModelInfo], wish: Wish, known: dict[str, Any] | None,
           presets: list[dict[str, Any]]) -> dict[str, Any]:
-    """All the page needs to build itself."""
-    catalog = models.catalog()
-    return {
+    """All the page needs to build itself; `known` is what the engine says of its model, if it is here."""
+    return plain({
         "catalog": [{"name": i.name, "task": i.task, "title": i.title, "embedded": i.embedded,
                      "megabytes": i.megabytes, "licence": i.licence, "source": i.source, "note": i.note,
                      "settings": [p.describe() for p in i.settings],
@@ -69,9 +68,11 @@ def ready(settings: Settings, wish: Wish, model: Model | None,
         "fills": edits.describe(),
         "presets": presets,
         "limits": settings.limits,
-        "labels": {model.info.name: model.labels} if model else {},
+        "labels": {wish.model: known["labels"]} if known else {},
+        "offers": {wish.model: known["offers"]} if known else {},
+        "lacking": {wish.model: known["lacking"]} if known else {},
         "configured": wish.describe(),
-    }
+    })
 
 
 def seen(look: Look) -> dict[str, Any]:
@@ -102,10 +103,23 @@ def _together(maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"maps": shapes, "map_bytes": b"".join(m["heat"] for m in maps.values())} if maps else {"maps": {}}
 
 
+def unsqueezed(picture: np.ndarray, look: Look) -> np.ndarray:
+    """A picture on the canvas, cut to what shows the frame and in its proportions; others as they are."""
+    if picture.shape[:2] != look.canvas.size:
+        return picture
+    shown = picture[look.canvas.inside]
+    left, top, right, bottom = look.canvas.area
+    ratio = (right - left) / max(bottom - top, 1e-9) * shown.shape[0] / shown.shape[1]
+    if abs(ratio - 1) < 0.02:                  # a cell's rounding, nothing that anybody sees
+        return shown
+    # The side that was squeezed more grows, so that no pixel is lost.
+    width, height = shown.shape[1] * max(1.0, ratio), shown.shape[0] * max(1.0, 1 / ratio)
+    return cv2.resize(np.ascontiguousarray(shown, np.float32), (round(width), round(height)),
+                      interpolation=cv2.INTER_LINEAR)
+
+
 def _image(picture: np.ndarray, look: Look) -> bytes:
-    """A picture on the canvas is cut to what shows the frame; one of the frame travels as it is."""
-    on_canvas = picture.shape[:2] == look.canvas.size
-    return encode_jpeg(picture[look.canvas.inside] if on_canvas else picture)
+    return encode_jpeg(unsqueezed(picture, look))
 
 
 def explained(e: Explanation, look: Look, live: bool = False) -> dict[str, Any]:

@@ -1,22 +1,70 @@
-"""Who is served next. One thread owns the models; this file knows neither models nor sockets."""
+"""Who is served next. One thread owns the models; this file knows neither models nor sockets.
+
+The policy is next_turn, a function of plain data. What it promises, whatever is asked for: while anybody's
+frame waits, every second turn at least is a frame's; a frame waits for one turn of each other client's frames
+and one step of a request; a request waits PATIENCE, then for the clients before it, each with one step and
+one turn of every waiting frame. Turns go round over clients, however many requests one of them has.
+"""
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 from time import monotonic
 from typing import Any
 
+from serving.engine import Full
+
 log = logging.getLogger("seewhy")
 
-PATIENCE = 2.0                                 # an explanation among many live cameras waits no longer
-UNHURRIED = 1.0                                # a live caption gives way to everyone else for so long
+PATIENCE = 0.1                                 # seconds that a step of an explanation lets frames go first
+UNHURRIED = 1.0                                # a live caption gives way to other frames for so long
 WAITING_REQUESTS = 32                          # explanations one client may have under way
 
 Steps = Generator[Any, None, None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a client waits for: since when a frame of its own, since when any of its requests, could go."""
+
+    client: str
+    frame: float | None = None
+    unhurried: bool = False                    # a frame that gives way to others
+    request: float | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the next turn depends on."""
+
+    lines: tuple[Line, ...]
+    served: frozenset[str] = frozenset()       # whose frames had a turn since the last step of a request
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Whose turn it is, and which of its two kinds of work."""
+
+    client: str
+    is_frame: bool
+
+
+def next_turn(state: State, now: float) -> Turn | None:
+    """Frames first, the longest waiting first; an overdue request once every waiting frame had its turn."""
+    frames = sorted((line.frame, line.client, line.unhurried) for line in state.lines
+                    if line.frame is not None)
+    requests = sorted((line.request, line.client) for line in state.lines if line.request is not None)
+    hurried = [client for since, client, unhurried in frames if not unhurried or now - since > UNHURRIED]
+    fresh = [client for client in hurried if client not in state.served]
+    if hurried and (fresh or not requests or now - requests[0][0] <= PATIENCE):
+        return Turn((fresh or hurried)[0], True)
+    if requests and (hurried or not frames or state.served):
+        return Turn(requests[0][1], False)
+    return Turn(frames[0][1], True) if frames else None
 
 
 @dataclass
@@ -27,17 +75,16 @@ class Frame:
     replaced: Callable[[], None]
     failed: Callable[[Exception], None]
     closing: Callable[[], None]
-    withdrawn: Callable[[], None] | None = None    # called when it may be given up for a new wish
+    id: Hashable = None
     waiting: Future[Any] | None = None         # not before this is done (a model on its way)
     unhurried: bool = False
-    since: float = field(default_factory=monotonic)
 
 
 @dataclass
 class Request:
     """A long piece of work, one step a turn. A step may yield a message, or a Future it waits for."""
 
-    id: str
+    id: Hashable
     steps: Steps
     deliver: Callable[[Any], None]
     failed: Callable[[Exception], None]
@@ -45,23 +92,40 @@ class Request:
     stopped: bool = False
     since: float = field(default_factory=monotonic)
 
+    @property
+    def able(self) -> bool:
+        return self.waiting is None or self.waiting.done()
+
 
 @dataclass
 class Client:
+    """The one place for a frame, since when it is taken, and the requests under way."""
+
     slot: Frame | None = None
     follow_up: Callable[[], None] | None = None
-    requests: OrderedDict[str, Request] = field(default_factory=OrderedDict)
+    since: float = 0.0
+    stepped: float = 0.0                       # when one of its requests had the last turn
+    requests: OrderedDict[Hashable, Request] = field(default_factory=OrderedDict)
 
+    def line(self, name: str) -> Line:
+        frame = self.follow_up or (self.slot and (self.slot.waiting is None or self.slot.waiting.done()))
+        request = self.next_request()
+        return Line(name, self.since if frame else None,
+                    bool(self.slot and self.slot.unhurried and not self.follow_up),
+                    None if request is None else max(self.stepped, min(
+                        r.since for r in self.requests.values() if r.able)))
 
-class Full(Exception):
-    """A client has too many requests under way."""
+    def next_request(self) -> Request | None:
+        """The one whose last turn is longest ago, of those that wait for nothing."""
+        return min((r for r in self.requests.values() if r.able), key=lambda r: r.since, default=None)
 
 
 class Scheduler:
-    """Frames first, in turn over the clients, only the newest of each; requests in between, step by step."""
+    """Keeps what waits, asks next_turn, and runs the turn on its own thread."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, Client] = OrderedDict()
+        self._served: set[str] = set()
         self._wake = Condition()
         self._closed = False
         self._thread = Thread(target=self._serve, name="models", daemon=True)
@@ -73,12 +137,14 @@ class Scheduler:
             self._clients[client] = Client()
 
     def frame(self, client: str, frame: Frame) -> None:
-        """Put a frame into the client's one slot; the one it replaces is told so."""
+        """Put a frame into the client's one slot; the one it replaces is told so, and its place is kept."""
         old = None
         with self._wake:
             state = None if self._closed else self._clients.get(client)
             if state:
                 old, state.slot = state.slot, frame
+                if old is None and state.follow_up is None:
+                    state.since = monotonic()
             self._wake.notify()
         if old:
             old.replaced()
@@ -86,16 +152,6 @@ class Scheduler:
             frame.closing()
         elif frame.waiting:
             frame.waiting.add_done_callback(self._look_again)
-
-    def withdraw(self, client: str) -> None:
-        """Give up the client's waiting frame if it allows that."""
-        with self._wake:
-            state = self._clients.get(client)
-            frame = state.slot if state else None
-            if state and frame and frame.withdrawn:
-                state.slot = None
-        if frame and frame.withdrawn:
-            frame.withdrawn()
 
     def request(self, client: str, request: Request) -> None:
         """Add a long piece of work; one of the same id is stopped first."""
@@ -109,20 +165,24 @@ class Scheduler:
             state.requests[request.id] = request
             self._wake.notify()
 
-    def stop(self, client: str, id: str | None = None) -> None:
-        """Stop one request of a client, or all; what they were about to say is not said."""
+    def stop(self, client: str, id: Hashable = None) -> None:
+        """Stop one request of a client, or all; or, by its id, a frame that waits. They say nothing more."""
         with self._wake:
             state = self._clients.get(client)
-            for name in [id] if id is not None else list(state.requests) if state else []:
-                if state:
-                    self._stop(state, name)
+            if state is None:
+                return
+            if id is not None and state.slot and state.slot.id == id:
+                state.slot = None
+            for name in [id] if id is not None else list(state.requests):
+                self._stop(state, name)
 
     def leave(self, client: str) -> None:
         """Forget a client and all it waits for."""
         with self._wake:
-            state = self._clients.pop(client, None)
-            for name in list(state.requests) if state else []:
-                self._stop(state, name)  # type: ignore[arg-type]
+            state = self._clients.pop(client, Client())
+            self._served.discard(client)
+            for name in list(state.requests):
+                self._stop(state, name)
 
     def close(self, patience: float = 5.0) -> None:
         """Answer what waits, let the step that runs end, and end the thread."""
@@ -146,7 +206,7 @@ class Scheduler:
                     "requests": sum(len(c.requests) for c in self._clients.values())}
 
     @staticmethod
-    def _stop(state: Client, id: str) -> None:
+    def _stop(state: Client, id: Hashable) -> None:
         request = state.requests.pop(id, None)
         if request:
             request.stopped = True             # its generator ends with its last reference, between two steps
@@ -170,28 +230,26 @@ class Scheduler:
             del work                           # else a picture of a client that left would live on here
 
     def _next(self) -> Callable[[], None] | None:
-        """The next turn: an overdue request, frames, requests, and last the frames that are in no hurry."""
-        now = monotonic()
-        request = self._next_request()
-        if request and now - request[1].since > PATIENCE:
-            return self._step(*request)
-        frame = self._next_frame(lambda f: not f.unhurried or now - f.since > UNHURRIED)
-        if frame:
-            return frame
-        return self._step(*request) if request else self._next_frame(lambda f: True)
-
-    def _next_frame(self, due: Callable[[Frame], bool]) -> Callable[[], None] | None:
-        for name, client in self._clients.items():
-            if client.follow_up:
-                self._clients.move_to_end(name)
-                turn, client.follow_up = client.follow_up, None
-                return turn
-            frame = client.slot
-            if frame and due(frame) and (frame.waiting is None or frame.waiting.done()):
-                self._clients.move_to_end(name)
-                client.slot = None
-                return lambda: self._run(name, frame)
-        return None
+        """The work of the next turn, taken out of the line."""
+        lines = tuple(client.line(name) for name, client in self._clients.items())
+        turn = next_turn(State(lines, frozenset(self._served)), monotonic())
+        if turn is None:
+            return None
+        client = self._clients[turn.client]
+        if not turn.is_frame:
+            self._served.clear()
+            client.stepped = monotonic()
+            request = client.next_request()
+            assert request is not None
+            return lambda: self._step(client, request)
+        self._served.add(turn.client)
+        if client.follow_up:
+            follow_up, client.follow_up = client.follow_up, None
+            client.since = monotonic()         # a frame that came meanwhile goes behind the others'
+            return follow_up
+        frame, client.slot = client.slot, None
+        assert frame is not None
+        return lambda: self._run(turn.client, frame)
 
     def _run(self, name: str, frame: Frame) -> None:
         try:
@@ -200,37 +258,29 @@ class Scheduler:
             frame.failed(e)
             return
         with self._wake:
-            if name in self._clients and not self._closed:
-                self._clients[name].follow_up = follow_up
+            client = self._clients.get(name)
+            if client and follow_up and not self._closed:
+                client.follow_up, client.since = follow_up, monotonic()
 
-    def _next_request(self) -> tuple[Client, Request] | None:
-        """The request whose last turn is longest ago, of those that wait for nothing."""
-        able = [(c, r) for c in self._clients.values() for r in c.requests.values()
-                if r.waiting is None or r.waiting.done()]
-        return min(able, key=lambda pair: pair[1].since, default=None)
-
-    def _step(self, client: Client, request: Request) -> Callable[[], None]:
-        def turn() -> None:
+    def _step(self, client: Client, request: Request) -> None:
+        ended = True
+        try:
+            message = next(request.steps)
+            ended = False
+            if isinstance(message, Future):
+                request.waiting = message
+                message.add_done_callback(self._look_again)
+            elif message is not None and not request.stopped:
+                request.deliver(message)
+        except StopIteration:
+            pass
+        except Exception as e:
             ended = True
-            try:
-                message = next(request.steps)
-                ended = False
-                if isinstance(message, Future):
-                    request.waiting = message
-                    message.add_done_callback(self._look_again)
-                elif message is not None and not request.stopped:
-                    request.deliver(message)
-            except StopIteration:
-                pass
-            except Exception as e:
-                ended = True
-                if not request.stopped:
-                    request.failed(e)
-            with self._wake:
-                request.since = monotonic()
-                if (ended or request.stopped) and client.requests.get(request.id) is request:
-                    del client.requests[request.id]
-            if ended or request.stopped:
-                request.steps.close()
-
-        return turn
+            if not request.stopped:
+                request.failed(e)
+        with self._wake:
+            request.since = client.stepped = monotonic()
+            if (ended or request.stopped) and client.requests.get(request.id) is request:
+                del client.requests[request.id]
+        if ended or request.stopped:
+            request.steps.close()

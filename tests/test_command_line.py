@@ -18,10 +18,11 @@ from PIL import Image
 
 import app
 import models
+from cli.explain import unlike
 from explainers import METHODS
 from models import store
 from models.base import Model
-from serving import commands, presets
+from serving import frames, presets
 from tests.conftest import ROOT, read_rgb
 
 Call = Callable[..., tuple[int, str, str]]
@@ -89,7 +90,7 @@ def test_a_photograph_lying_on_its_side_is_turned_upright(tmp_path: Path) -> Non
     exif = Image.Exif()
     exif[0x0112] = 6                           # turn right to see it
     upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(commands.read_picture(tmp_path / "turned.png"), np.asarray(upright))
+    np.testing.assert_array_equal(frames.decode((tmp_path / "turned.png").read_bytes()), np.asarray(upright))
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
@@ -156,7 +157,7 @@ def test_what_one_picture_lacks_is_that_files_failure(call: Call, tmp_path: Path
 
 def test_files_of_one_name_do_not_overwrite_each_other() -> None:
     files = [Path("a/x.jpg"), Path("b/x.jpg"), Path("b/y.png"), Path("a/x.jpg")]
-    assert commands.unlike(files) == {files[0]: "x", files[1]: "x-2", files[2]: "y"}
+    assert unlike(files) == {files[0]: "x", files[1]: "x-2", files[2]: "y"}
 
 
 def test_fetch_without_names_brings_what_is_embedded(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,11 @@ const chosenFor = {};               // task -> method chosen last
 const cards = [];
 const remembered = new Map();       // method -> parameters, so that coming back finds them as they were
 
-export const methodsFor = (task) => (state.ready?.methods ?? []).filter((m) => m.tasks.includes(task))
+const allFor = (task) => (state.ready?.methods ?? []).filter((m) => m.tasks.includes(task))
   .sort((a, b) => place(a.group) - place(b.group));
+/* Why the current model cannot be asked with a method: a sentence, or nothing. */
+const lacking = (m) => state.ready?.lacking[state.configured?.model]?.[m.name];
+export const methodsFor = (task) => allFor(task).filter((m) => !lacking(m));
 const place = (group) => (GROUPS.indexOf(group) + 1 || GROUPS.length + 1);
 
 export function grouped(methods, option) {
@@ -47,9 +50,9 @@ export function addCard(card) {
 }
 
 function menu() {
-  const methods = methodsFor(state.task);
-  $('#method').replaceChildren(...grouped(methods, (m) => el('option', { value: m.name }, m.title)));
-  const names = methods.map((m) => m.name);
+  $('#method').replaceChildren(...grouped(allFor(state.task), (m) => el('option', { value: m.name, title: lacking(m) ?? '' },
+    lacking(m) ? `${m.title}: not for this model` : m.title)));
+  const names = methodsFor(state.task).map((m) => m.name);
   const name = [chosenFor[state.task], state.ready?.preferred[state.task], names[0]].find((n) => names.includes(n));
   if (name !== state.method) set({ method: name ?? null, params: remembered.get(name) ?? {} });
   describe();

@@ -104,10 +104,14 @@ def state(page: Page, expression: str) -> Any:
 
 def until(page: Page, condition: str, seconds: float = 20) -> None:
     """Wait for a condition on the page's state: until(page, 'state.explanation?.done')."""
+    until_true(page, f"import('/static/js/state.js').then(({{ state }}) => Boolean({condition}))", seconds)
+
+
+def until_true(page: Page, expression: str, seconds: float = 20) -> None:
+    """Wait for an expression that may be a promise, which Playwright's wait_for_function takes for true."""
     end = time.monotonic() + seconds
-    while not page.evaluate(
-            f"import('/static/js/state.js').then(({{ state }}) => Boolean({condition}))"):
-        assert time.monotonic() < end, f"waited {seconds} s for {condition}"
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"waited {seconds} s for {expression}"
         page.wait_for_timeout(50)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.drive import Server, Watched, open_preset, screenshot, state, until, visit
+from tests.browser.drive import Server, Watched, open_preset, screenshot, state, until, until_true, visit
 
-FINAL = "() => import('/static/js/whatif.js').then((m) => m.current().edit?.preview === false)"
+FINAL = "import('/static/js/whatif.js').then((m) => m.current().edit?.preview === false)"
 Rows = dict[str, tuple[str, str]]
 
 
@@ -158,7 +158,7 @@ def test_previews_come_while_one_draws(whatif: Page, watched: Watched) -> None:
     for i in range(25):
         whatif.mouse.move(*at(whatif, 0.3 + 0.015 * i, 0.35))
         whatif.wait_for_timeout(60)
-    whatif.wait_for_function(FINAL.replace("false", "true"))
+    until_true(whatif, FINAL.replace("false", "true"))
     screenshot(whatif, "whatif-drawing")
     settled(whatif, whatif.mouse.up)
     assert current(whatif, "now.edit.preview") is False
@@ -323,7 +323,7 @@ def test_two_visitors_see_their_own_pictures(browser: Browser, server: Server) -
     for page in pages:
         stroke(page, (0.3, 0.5), (0.5, 0.5))
     for page, best in zip(pages, ("espresso", "cat"), strict=True):
-        page.wait_for_function(FINAL)
+        until_true(page, FINAL)
         assert best in current(page, "now.edit.before.classes[0].label")
         far = page.evaluate("""import('/static/js/whatif.js').then((m) => {
             const { bitmap, picture, mask } = m.current();

@@ -16,9 +16,9 @@ from werkzeug.serving import make_server
 
 import models
 from explainers.base import METHODS, Explanation, method
+from serving.access import protect
 from serving.events import Live, attach
-from serving.security import protect
-from serving.session import Settings
+from serving.settings import Settings
 
 
 @pytest.fixture
@@ -26,7 +26,6 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The toy room alone, and three methods made for these tests."""
     monkeypatch.setattr(models, "ROOMS", ("toy_room",))
     monkeypatch.setattr(models, "default", lambda task: {"classify": "toy", "detect": "toy-boxes"}[task])
-    models._rooms.cache_clear()
     toy_room.GATE.clear()
     toy_room.LOADS.clear()
     before = dict(METHODS)
@@ -60,7 +59,6 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             thread.join(10)
     METHODS.clear()
     METHODS.update(before)
-    models._rooms.cache_clear()
 
 
 @pytest.fixture

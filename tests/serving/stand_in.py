@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from serving.events import Live
+from serving.local import LocalEngine
 
 ANSWERS = ("result", "error", "dropped")
 
@@ -37,6 +38,12 @@ def until(true: Callable[[], Any], what: str, seconds: float = 10) -> Any:
             raise AssertionError(f"waited {seconds:g} s in vain for {what}")
         time.sleep(0.005)
     return value
+
+
+def engine_of(live: Live) -> LocalEngine:
+    """The engine of a server that works in this process."""
+    assert isinstance(live.engine, LocalEngine)
+    return live.engine
 
 
 class Client:

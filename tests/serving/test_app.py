@@ -16,7 +16,7 @@ import models
 from app import create_app
 from models.base import Model
 from serving.frames import decode_live
-from serving.session import Settings
+from serving.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 CATS = {281, 282, 283, 285}                    # tabby, tiger cat, Persian, Egyptian

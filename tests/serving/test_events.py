@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_room
-from stand_in import Client, colour, jpeg, png, until
+from stand_in import Client, colour, engine_of, jpeg, png, until
 
 from explainers.base import Look
 from models.base import Target
-from serving import engine, messages
+from serving import messages, shelf
 from serving.events import Live
 
 HOLE = np.pad(np.ones((8, 8), bool), ((20, 20), (28, 28)))
@@ -191,7 +191,7 @@ def test_long_explanations_get_better_and_can_be_stopped(client: Client) -> None
     client.emit("explain", {"id": "b", "seq": 1, "method": "toy_counting", "params": {"steps": 1000}})
     client.one("explanation", id="b")
     client.emit("stop", {"id": "b"})
-    until(lambda: client.live.engine.waiting()["requests"] == 0, "the end")
+    until(lambda: engine_of(client.live).waiting()["requests"] == 0, "the end")
     heard = len(client.all("explanation", id="b"))
     client.frame(colour("red"), seq=2)
     assert len(client.all("explanation", id="b")) == heard < 900 and not client.all("error")
@@ -364,7 +364,7 @@ def test_goodbye_answers_what_waits(live: Live) -> None:
     assert client.one("dropped", seq=1)["code"] == "closing"
     live.close()
     assert not [t for t in threading.enumerate() if t.name == "models" and t.is_alive()
-                and t is live.engine._scheduler._thread]
+                and t is engine_of(live)._scheduler._thread]
 
 
 def test_what_is_explained_is_said_in_words() -> None:
@@ -392,7 +392,7 @@ def test_progress_of_a_download_is_told_ten_times_a_second_at_most(
         return toy_room.Toy(toy_room.CATALOG[name])
 
     monkeypatch.setattr(toy_room, "load", load)
-    monkeypatch.setattr(engine, "PROGRESS_EVERY", 60.0)
+    monkeypatch.setattr(shelf, "PROGRESS_EVERY", 60.0)
     client.emit("configure", {"model": "toy-broken"})
     client.one("ready", labels={"toy-broken": {"0": "red", "1": "green", "2": "blue"}})
     assert [p["done"] for p in client.all("progress", what="fetch")][-1] == 1000

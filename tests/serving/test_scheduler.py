@@ -10,7 +10,8 @@ import pytest
 from stand_in import until
 
 from serving import scheduler
-from serving.scheduler import Frame, Full, Request, Scheduler
+from serving.engine import Full
+from serving.scheduler import Frame, Request, Scheduler
 
 
 class Desk:
@@ -253,11 +254,11 @@ def test_a_step_that_waits_for_something_keeps_nobody_else_waiting(desk: Desk) -
 
 def test_a_frame_can_be_withdrawn_for_a_new_wish(desk: Desk) -> None:
     desk.hold()
-    desk.frame("a", "a1", withdrawn=lambda: desk.done.append("a1 withdrawn"))
-    desk.frame("b", "b1")
+    desk.frame("a", "a1", id=1)
+    desk.frame("b", "b1", id=2)
     for client in "ab":
-        desk.scheduler.withdraw(client)
-    assert desk.idle() == ["a1 withdrawn", "b1"]
+        desk.scheduler.stop(client, 1)
+    assert desk.idle() == ["b1"]
 
 
 def test_one_client_cannot_pile_up_requests(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

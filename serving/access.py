@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from serving.session import Settings
+from serving.settings import Settings
 
 SMALL = 1_000_000                              # no page takes a larger request body
 

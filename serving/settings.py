@@ -1,0 +1,73 @@
+"""How a server or a command runs: frozen, picklable, and all that a process needs to know to work for it."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models import Own
+from models.base import BadInput
+
+
+def _megabytes(variable: str, default: int) -> int:
+    """A bound from the environment, or a sentence when it is none."""
+    text = os.environ.get(variable, "")
+    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**7):
+        raise BadInput(f"{variable} must be a whole number of megabytes, got {text[:40]!r}")
+    return int(text) if text else default
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this server runs. Frozen: whoever wants another makes another."""
+
+    host: str = "127.0.0.1"
+    port: int = 4200
+    origins: tuple[str, ...] = ()              # allowed besides localhost, as http(s)://name:port
+    task: str = "classify"
+    captioner: Path | None = None              # the user's own captioner weights ...
+    vocabulary: Path | None = None             # ... and its words
+    trusted_model: Path | None = None          # a .pt file that may run code
+    onnx: Path | None = None                   # the user's own ONNX net ...
+    labels: Path | None = None                 # ... its classes, a name a line ...
+    onnx_task: str = "classify"                # ... and what it does
+    plugins: tuple[Path, ...] = ()             # the user's Python files with methods or models
+    jpeg_bytes: int = 300_000                  # the live channel
+    jpeg_pixels: int = 2**21                   # two megapixels; Full HD still fits
+    upload_bytes: int = 20_000_000             # a file before the browser or command line scales it down
+    upload_pixels: int = 64_000_000
+    kept: int = 8                              # frozen pictures a client may come back to
+    clients: int = 64
+    # What may be remembered in each process that works, and how much its models may weigh.
+    looks_mb: int = field(default_factory=lambda: _megabytes("SEEWHY_LOOKS_MB", 512))
+    models_mb: int = field(default_factory=lambda: _megabytes("SEEWHY_MODELS_MB", 4096))
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """Where the page may come from: this machine under its usual names, and what was added."""
+        names = ["localhost", "127.0.0.1", "[::1]"]
+        if self.host not in ("", "0.0.0.0", "::", "::1", *names):
+            names.append(self.host)
+        return [f"http://{name}:{self.port}" for name in names] + list(self.origins)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What the page must keep to."""
+        return {"jpeg_bytes": self.jpeg_bytes, "jpeg_pixels": self.jpeg_pixels,
+                "upload_bytes": self.upload_bytes, "kept": self.kept}
+
+    @property
+    def own(self) -> tuple[Own, ...]:
+        """What the user brings, for `models`: plain data that travels to every process that works."""
+        found = [Own(str(file)) for file in self.plugins]
+        if self.captioner or self.vocabulary:
+            if not (self.captioner and self.vocabulary):
+                raise BadInput("an own captioner needs both --captioner FILE and --vocab FILE")
+            found.append(Own("models.captioner", (self.captioner, self.vocabulary)))
+        if self.trusted_model:
+            found.append(Own("models.yolo", (self.trusted_model,)))
+        if self.onnx or self.labels:
+            if not (self.onnx and self.labels):
+                raise BadInput("an own ONNX model needs both --onnx FILE and --labels FILE")
+            found.append(Own("models.onnx_file", (self.onnx, self.labels), self.onnx_task))
+        return tuple(found)
