@@ -7,9 +7,15 @@ APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# TORCH=cpu takes PyTorch's own wheels without CUDA, at the same pins.
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_PINS := $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.txt | sed 's/$$/+cpu/')
+TORCH_FIRST = $(if $(filter cpu,$(TORCH)),$(PIP) --index-url $(TORCH_INDEX) $(TORCH_PINS))
+
 # A stamp carries the hash of what it stands for: nothing is installed again until a pin changes.
-RUN_HASH := $(shell cat requirements.txt constraints.txt | sha256sum | cut -c1-16)
-DEV_HASH := $(shell cat requirements*.txt constraints.txt | sha256sum | cut -c1-16)
+RUN_HASH := $(shell (cat requirements.txt constraints.txt; echo "$(TORCH)") | sha256sum | cut -c1-16)
+DEV_HASH := $(shell (cat requirements*.txt constraints.txt; echo "$(TORCH)") | sha256sum | cut -c1-16)
 INSTALLED := .venv/.stamps/run-$(RUN_HASH)
 TESTABLE := .venv/.stamps/dev-$(DEV_HASH)
 HELD := .venv/.stamps/embedded-$(shell (cat models/store.py; echo "$$SEEWHY_CACHE") | sha256sum | cut -c1-16)
@@ -47,6 +53,7 @@ browser:
 
 $(INSTALLED): | .venv/bin/python
 	@echo "Installing requirements.txt, some gigabytes the first time"
+	$(TORCH_FIRST)
 	$(PIP) -r requirements.txt
 	@mkdir -p $(@D) && rm -f $(@D)/run-* && touch $@
 

@@ -2,39 +2,44 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
-import threading
-import webbrowser
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, jsonify, render_template, send_file
-from werkzeug.serving import make_server
-
-import models
-from cli.common import Asked
-from cli.explain import explain
-from cli.listing import fetch, list_models
 from cli.parser import LOCAL, own_origins, parser
-from cli.predict import predict
 from models import store
-from models.base import BadInput
-from serving import presets
-from serving.access import protect
-from serving.events import attach
+from models.info import BadInput
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask, Response
+
+# What takes long to import (Flask, torch, everything that looks) is imported where it is first used: a wrong
+# call, --help and the list of models need none of it, and the port answers before torch is here.
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The page, its live channel (app.extensions["socketio"]) and four routes."""
+    from serving.events import attach
+
     settings = settings or Settings()
+    app = _pages(settings)
+    attach(app, settings)
+    return app
+
+
+def _pages(settings: Settings) -> Flask:
+    """The routes, which need nothing that looks."""
+    from flask import Flask, jsonify, render_template, send_file
+
+    from serving import presets
+    from serving.access import protect
+
     app = Flask(__name__)
     app.config.update(SETTINGS=settings, PRESETS=presets.listing())
     protect(app, settings)
-    attach(app, settings)
 
     @app.get("/")
     def page() -> str:
@@ -57,23 +62,31 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     @app.get("/health")
     def health() -> Response:
-        return jsonify(status="ok", clients=len(app.extensions["live"].sessions))
+        live = app.extensions.get("live")
+        return jsonify(status="ok", clients=len(live.sessions) if live else 0)
 
     return app
 
 
 def serve(settings: Settings, open_browser: bool = False) -> int:
     """Serve until Ctrl+C; the address is the one thing said."""
+    import logging
+    import threading
+    import webbrowser
+
+    from werkzeug.serving import make_server
+
+    from serving.door import Door
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)      # no request log: what is looked at is private
-    app = create_app(settings)
+    app = _pages(settings)
+    door = Door(app, settings)
     server = make_server(settings.host, settings.port, app, threaded=True)
     address = f"http://{'localhost' if settings.host in LOCAL else settings.host}:{settings.port}"
     print(f"Seewhy is at {address}  (Ctrl+C ends it)", flush=True)
     for origin in settings.origins:
         print(f"also allowed: {origin} (a browser gives its camera only to localhost or https)", flush=True)
-    live = app.extensions["live"]
-    # So that the first visitor need not wait.
-    live.engine.progress("", models.default(settings.task), lambda event, fields: None)
+    door.open()
     if open_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -82,7 +95,7 @@ def serve(settings: Settings, open_browser: bool = False) -> int:
     except KeyboardInterrupt:
         print("closing", flush=True)
     finally:
-        live.close()
+        door.close()
         server.server_close()
     return 0
 
@@ -99,10 +112,14 @@ def run(args: argparse.Namespace) -> int:
                         origins=(*args.origin, *own_origins(args.host, args.port)))
     if args.verb is None:
         return serve(settings, args.open)
-    if args.verb == "models":
-        return list_models(settings, args.json)
-    if args.verb == "fetch":
-        return fetch(args.names)
+    if args.verb in ("models", "fetch"):
+        from cli.listing import fetch, list_models
+
+        return list_models(settings, args.json) if args.verb == "models" else fetch(args.names)
+    from cli.common import Asked
+    from cli.explain import explain
+    from cli.predict import predict
+
     wanted: dict[str, Any] = dict(args.set)
     if args.threshold is not None:
         wanted["threshold"] = args.threshold

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 import explainers
-from cli.common import Asked, WrongCall, described, each, loaded, prepared, progress_bar, read_file
+from cli.common import Asked, described, loaded, prepared, read_file
+from cli.lines import WrongCall, each, progress_bar
 from explainers import Explanation, Look, NotInThisPicture, find_method, parse, render, resolve
 from models.base import BadInput, Target, checked
 from serving import messages

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable
 
 import models
-from cli.common import WrongCall, complain, progress_bar
+from cli.lines import WrongCall, complain, progress_bar
 from models import store
-from models.base import ModelInfo
+from models.info import ModelInfo
 from serving.settings import Settings
 
 

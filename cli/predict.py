@@ -4,7 +4,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cli.common import Asked, described, each, in_words, loaded, prepared, read_file
+from cli.common import Asked, described, in_words, loaded, prepared, read_file
+from cli.lines import each
 from serving import messages
 from serving.engine import See
 from serving.settings import Settings

@@ -1,6 +1,9 @@
 """Why it sees that: METHODS, and explain() for one frame and one target."""
 from __future__ import annotations
 
+from models import threads  # noqa: F401  (before torch, whose threads read it once)
+
+# isort: split
 from typing import Any
 
 import numpy as np

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from captum.robust import FGSM
 from torch import Tensor
 
 from explainers.base import Explanation, Look, method
@@ -101,6 +100,8 @@ def _walk(look: Look, target: Target, steps: int, stride: float) -> Attack:
 
 def stepper(look: Look, target: Target) -> Callable[[Tensor, float], Tensor]:
     """One captum step against the objective: pixel bounds kept, padding left alone."""
+    from captum.robust import FGSM  # captum takes half a second to import
+
     captum = FGSM(objective(look, target), lambda out, _: -STEEP * out, lower_bound=0.0, upper_bound=1.0)
     mask = shown(look)
     return lambda x, size: captum.perturb(x.detach().clone().requires_grad_(), size, target=None,

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from explainers.base import METHODS, Explanation, Look, steps
 from explainers.needs import missing
@@ -134,12 +133,18 @@ def _verdict(last: float) -> str:
             "so it depends on what the model learned.")
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Each value's place in the order, equal ones sharing the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[which]
+
+
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's, of two maps; 0 when one of them is flat and has no order."""
-    ranks = [rankdata(v.flatten()) for v in (a, b)]
+    ranks = [_ranks(v.flatten()) for v in (a, b)]
     if any(r.std() == 0 for r in ranks):
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def evidence(look: Look, method: str, target: Target, params: dict[str, Any], n: int = 8,

@@ -22,12 +22,12 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 import torch
-from captum.attr import Saliency
 from torch import Tensor, nn
 
 from explainers import needs
 from explainers.base import Explanation, Look, method
 from explainers.gradient import integrated, per_pixel, smoothed, torch_net
+from explainers.pixels import pixel_gradient
 from models.base import BadInput, Model, Target
 
 SIGNIFICANT = 1.645                 # one-sided t at 5 % for many pictures
@@ -49,7 +49,7 @@ def parchgrad(look: Look, target: Target, of: str, channels: str, threshold: flo
     chosen = by_class(statistics, target.index) if channels == "class" else by_picture(statistics, threshold)
     forward = partitioned(look, target, chosen, depth)
     if of == "saliency":
-        yield Explanation(per_pixel(Saliency(forward).attribute(look.x.clone().requires_grad_())))
+        yield Explanation(per_pixel(pixel_gradient(forward, look.x)[0]))
     elif of == "smoothgrad":
         for mean, done in smoothed(forward, look.x, samples=24, noise=0.15, seed=0):
             yield Explanation(per_pixel(mean), progress=done / 24)

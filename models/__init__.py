@@ -9,10 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from models import threads  # noqa: F401  (before torch, whose threads read it once)
-from models.base import BadInput, Model, ModelInfo, Progress, silent
+from models import (
+    entries,
+    threads,  # noqa: F401  (before torch, whose threads read it once)
+)
+from models.info import BadInput, ModelInfo, Progress, silent
+
+if TYPE_CHECKING:
+    from models.base import Model
 
 # Each room has CATALOG (name to ModelInfo, cheap to import) and load(name, progress). A room that takes files
 # of the user's has offer(own) -> ModelInfo, which checks them, and load_own(own, info, progress) too.
@@ -65,7 +71,8 @@ def load(name: str, progress: Progress = silent, own: Iterable[Own] = ()) -> Mod
     if name not in offered:
         raise BadInput(f"there is no model {name!r}; there are {', '.join(offered)}")
     info, room, mine = offered[name]
-    return room.load(name, progress) if mine is None else room.load_own(mine, info, progress)
+    found = _room(room)
+    return found.load(name, progress) if mine is None else found.load_own(mine, info, progress)
 
 
 def default(task: str, own: Iterable[Own] = ()) -> str:
@@ -78,13 +85,13 @@ def default(task: str, own: Iterable[Own] = ()) -> str:
     return next((name for name in of_task if offered[name].embedded), of_task[0])
 
 
-def _offered(own: Iterable[Own]) -> dict[str, tuple[ModelInfo, Any, Own | None]]:
-    """Each model's entry, its room, and the user's files where it is made of them."""
-    found: dict[str, tuple[ModelInfo, Any, Own | None]] = {}
+def _offered(own: Iterable[Own]) -> dict[str, tuple[ModelInfo, str, Own | None]]:
+    """Each model's entry, its room, and the user's files where it is made of them; our rooms stay closed."""
+    found: dict[str, tuple[ModelInfo, str, Own | None]] = {}
     mine = tuple(own)
     for name in (*ROOMS, *(o.room for o in mine if not o.files)):
-        room = _room(name)
-        more = {model: (info, room, None) for model, info in getattr(room, "CATALOG", {}).items()}
+        known = entries.of(name) if name in entries.ROOMS else getattr(_room(name), "CATALOG", {})
+        more = {model: (info, name, None) for model, info in known.items()}
         if twice := found.keys() & more.keys():
             raise BadInput(f"{Path(name).name} brings a model {sorted(twice)[0]!r}, and there is one of that "
                            "name already; give it another")
@@ -92,5 +99,5 @@ def _offered(own: Iterable[Own]) -> dict[str, tuple[ModelInfo, Any, Own | None]]
     for one in mine:
         if one.files:
             info = _room(one.room).offer(one)
-            found[info.name] = info, _room(one.room), one
+            found[info.name] = info, one.room, one
     return found

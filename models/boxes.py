@@ -7,12 +7,11 @@ import numpy as np
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from models.base import SIDES, BadInput, Box, Canvas, Choice, Parameter, Prediction
+from models.base import SIDES, BadInput, Box, Canvas, Choice, Prediction
 
 MOST = 300                  # boxes of one frame
 UNREPORTED = 10             # candidates below the threshold that can be asked about
 FLOOR = 0.01                # below this nothing is worth a question
-SETTINGS = (Parameter("threshold", 0.3, 0.05, 0.95), Parameter("nms", 0.6, 0.1, 0.9))
 
 
 def keep(corners: Tensor, confidences: Tensor, canvas: Canvas, labels: dict[int, str], threshold: float,

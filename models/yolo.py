@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import Own, boxes, nets, store
+from models import Own, boxes, entries, nets, store
 from models.base import (
     BadInput,
     Canvas,
     Features,
     ModelInfo,
-    Parameter,
     Prediction,
     Progress,
     Target,
@@ -33,23 +32,7 @@ from models.base import (
 )
 
 SIZE = 640
-ONE, MANY = "one-to-one", "one-to-many"     # the two heads of an end-to-end model
-_BRANCH = Parameter("branch", ONE, choices=(ONE, MANY))
-
-
-def _info(name: str, title: str, megabytes: float, note: str, end_to_end: bool = False) -> ModelInfo:
-    return ModelInfo(name, "detect", title, False, megabytes, "AGPL-3.0", "Ultralytics assets release",
-                     settings=(*boxes.SETTINGS, _BRANCH) if end_to_end else boxes.SETTINGS,
-                     assets=(f"{name}.pt",), note=note)
-
-
-CATALOG = {info.name: info for info in (
-    _info("yolo26n", "YOLO26n", 5.5, "80 COCO classes, two heads: one needs no suppression", True),
-    _info("yolo26s", "YOLO26s", 20.4, "80 COCO classes, two heads: one needs no suppression", True),
-    _info("yolo11n", "YOLO11n", 5.6, "80 COCO classes"),
-    _info("yolov8n", "YOLOv8n", 6.5, "80 COCO classes"),
-    _info("yolov3u", "YOLOv3u", 208.0, "80 COCO classes; its makers publish no checksum"),
-)}
+CATALOG = entries.of("models.yolo")
 
 
 @cache
@@ -110,8 +93,8 @@ class Yolo:
         return Features(tuple(now if j == -1 else seen[j] for j in self._head.f))
 
     def predict(self, features: Features, canvas: Canvas, threshold: float = 0.3, nms: float = 0.6,
-                branch: str = ONE, **settings: Any) -> Prediction:
-        branch = branch if self._two_heads else MANY
+                branch: str = entries.ONE, **settings: Any) -> Prediction:
+        branch = branch if self._two_heads else entries.MANY
         box_heads, class_heads = self._branch(branch)
         with torch.no_grad():
             corners, confidences = [], []
@@ -123,10 +106,10 @@ class Yolo:
                 raw = box_head(level)[0].flatten(1).T
                 corners.append(torch.stack(self._corners(raw, columns, rows, stride), -1))
                 confidences.append(class_head(level)[0].flatten(1).T.sigmoid())
-            suppress = None if branch == ONE else nms
+            suppress = None if branch == entries.ONE else nms
             seen = boxes.keep(torch.cat(corners), torch.cat(confidences), canvas, self.labels, threshold,
                               suppress, branch if self._two_heads else "")
-        return boxes.shifted(seen, self._starts[-1]) if self._two_heads and branch == MANY else seen
+        return boxes.shifted(seen, self._starts[-1]) if self._two_heads and branch == entries.MANY else seen
 
     def score(self, features: Features, target: Target) -> Tensor:
         branch, level, row, column = self._place(target.anchor)
@@ -158,7 +141,7 @@ class Yolo:
 
     def _branch(self, branch: str) -> tuple[Any, Any]:
         """The box and class convolutions of one of the heads, level by level."""
-        if branch == ONE:
+        if branch == entries.ONE:
             return self._head.one2one_cv2, self._head.one2one_cv3
         return self._head.cv2, self._head.cv3
 
@@ -168,7 +151,7 @@ class Yolo:
         if anchor is None or not 0 <= anchor < total * (2 if self._two_heads else 1):
             raise BadInput(f"a box of {self.info.title} is one of its candidates, got {anchor}; "
                            "say box:0, candidate:0 or near:X,Y")
-        branch = ONE if self._two_heads and anchor < total else MANY
+        branch = entries.ONE if self._two_heads and anchor < total else entries.MANY
         within = anchor % total
         level = next(i for i, end in enumerate(self._starts[1:]) if within < end)
         row, column = divmod(within - self._starts[level], SIZE // self.strides[level])
@@ -218,7 +201,8 @@ def offer(own: Own) -> ModelInfo:
         raise BadInput(f"the model to trust must be a .pt file, got {path}")
     return ModelInfo(f"own-{path.stem}", "detect", f"{path.stem} (your own)", False,
                      round(path.stat().st_size / 1e6, 1), "your own", path.name,
-                     settings=(*boxes.SETTINGS, _BRANCH), note="loading it runs code from this file")
+                     settings=(*entries.BOX_SETTINGS, entries.BRANCH),
+                     note="loading it runs code from this file")
 
 
 def load_own(own: Own, info: ModelInfo, progress: Progress = silent) -> Yolo:

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import boxes, nets, store
+from models import boxes, entries, nets, store
 from models.base import (
     BadInput,
     Canvas,
     Features,
     ModelInfo,
-    Parameter,
     Prediction,
     Progress,
     Target,
@@ -46,14 +45,7 @@ LAYERS = [(16, 3, 3, True), (32, 16, 3, True), (64, 32, 3, True), (128, 64, 3, T
           (255, 512, 1, False), (128, 256, 1, True), (256, 384, 3, True), (255, 256, 1, False)]
 HEADS = 5                   # of these, the last ones, behind the split
 
-CATALOG = {
-    "yolov3-tiny": ModelInfo(
-        "yolov3-tiny", "detect", "YOLOv3-tiny", True, 35.4, "public domain (darknet)",
-        "darknet's yolov3-tiny.weights", assets=("yolov3-tiny.weights",),
-        # 0.35 and not darknet's 0.45: its second boxes on one person overlap by about 0.4.
-        settings=(Parameter("threshold", 0.3, 0.05, 0.95), Parameter("nms", 0.35, 0.1, 0.9)),
-        note="80 COCO classes, 33.1 mAP50"),
-}
+CATALOG = entries.of("models.yolov3")
 
 
 class Convolutions(nn.Module):

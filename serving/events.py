@@ -51,11 +51,7 @@ def attach(app: Flask, settings: Settings, engine: Engine | None = None) -> Sock
     """Give an app its live channel; app.extensions["live"] is what serves it, with close()."""
     io = wire.connected(app, settings)
     live = app.extensions["live"] = Live(app, settings, io, engine or LocalEngine(settings))
-    for event in ("configure", "frame", "explain", "edit", "stop"):
-        io.on_event(event, partial(live.heard, event))
-    io.on_event("connect", live.connect)
-    io.on_event("disconnect", live.disconnect)
-    atexit.register(live.close)
+    wire.listen(io, lambda client: live)
     return io
 
 
@@ -68,6 +64,7 @@ class Live:
         self.sessions: dict[str, Session] = {}
         self._emit = wire.one_at_a_time(io)
         self._closed = False
+        atexit.register(self.close)
 
     def send(self, client: str, event: str, fields: dict[str, Any]) -> None:
         """To this client alone."""

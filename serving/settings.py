@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models import Own
-from models.base import BadInput
+from models.info import BadInput
 
 
 def _megabytes(variable: str, default: int) -> int:

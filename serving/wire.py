@@ -53,6 +53,17 @@ def connected(app: Flask, settings: Settings) -> SocketIO:
     return io
 
 
+EVENTS = ("configure", "frame", "explain", "edit", "stop")
+
+
+def listen(io: SocketIO, found: Callable[[str], Any]) -> None:
+    """Hand what clients say to the Live that `found` finds for them."""
+    for event in EVENTS:
+        io.on_event(event, lambda *message, event=event: found(caller()).heard(event, *message))
+    io.on_event("connect", lambda *auth: found(caller()).connect(*auth))
+    io.on_event("disconnect", lambda *reason: found(caller()).disconnect(*reason))
+
+
 def one_at_a_time(io: SocketIO) -> Callable[..., None]:
     """An emit that any thread may call.
 

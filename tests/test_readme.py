@@ -24,3 +24,19 @@ def test_the_plugin_of_the_readme_works_on_the_command_line(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     heat = np.load(tmp_path / "chelsea.which_half.npy")
     assert len(np.unique(heat)) == 2 and "why " in done.stdout
+
+
+def composed(*words: str) -> str:
+    """What make would do."""
+    return subprocess.run(["make", "--dry-run", "--always-make", "run", *words], cwd=ROOT, text=True,
+                          capture_output=True, check=True).stdout
+
+
+def test_the_way_without_cuda_takes_the_same_pins_in_both_descriptions() -> None:
+    pins = dict(re.findall(r"^(torch|torchvision)==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.M))
+    wanted = " ".join(f"{name}=={version}+cpu" for name, version in pins.items())
+    command = f"--index-url https://download.pytorch.org/whl/cpu {wanted}"
+    light = [line for line in composed("TORCH=cpu").splitlines() if "pip install" in line]
+    assert command in light[0] and light[1].endswith("-r requirements.txt")
+    assert command in (ROOT / "README.md").read_text()
+    assert "+cpu" not in composed()

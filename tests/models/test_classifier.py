@@ -107,3 +107,10 @@ def test_unknown_names_are_answered_with_the_known() -> None:
     with pytest.raises(BadInput, match="there is no task 'fly'; there are .*classify"):
         models.default("fly")
     assert models.default("classify") == "efficientnet-lite0"
+
+
+def test_the_names_are_torchvisions_own(lite0) -> None:
+    import torchvision
+
+    meta = torchvision.models.ResNet50_Weights.IMAGENET1K_V2.meta
+    assert list(lite0.labels.values()) == meta["categories"] and list(lite0.labels) == list(range(1000))
