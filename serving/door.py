@@ -1,6 +1,7 @@
 """Who comes while the libraries are still being imported waits here, and is told what for."""
 from __future__ import annotations
 
+import gc
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ class Door:
             self._problem = problem
             raise
         finally:
+            gc.freeze()                        # what was imported stays: nobody need look through it again
+            gc.enable()
             self._open.set()
 
     def _found(self, client: str) -> Live:

@@ -1,7 +1,6 @@
 """The models of one process: brought when they are asked for, put away when they weigh too much together."""
 from __future__ import annotations
 
-import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -11,17 +10,10 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import Any
 
-import numpy as np
-
-import explainers
 import models
-from explainers import Look, resolve
-from models.base import BadInput, Model, Net
-
-log = logging.getLogger("seewhy")
+from models.base import Model, Net
 
 PROGRESS_EVERY = 0.1                           # seconds between two messages about one download
-GREY = np.full((240, 320, 3), 128, np.uint8)   # what a new model looks at first, before anyone waits for it
 
 Tell = Callable[[dict[str, Any]], None]
 """Called with the fields of a `progress` message."""
@@ -91,7 +83,7 @@ class Shelf:
                 self._users[name] -= 1
 
     def _load(self, name: str, future: Future[Model]) -> None:
-        """In its own thread: fetch, load and try out one model."""
+        """In its own thread: fetch and load one model."""
         tell, last = partial(self._tell, name), 0.0
 
         def progress(what: str, done: int, total: int) -> None:
@@ -104,7 +96,6 @@ class Shelf:
             title = self.catalog[name].title
             tell("load", 0, 1, f"Loading {title}")
             model = models.load(name, progress, *([self._own] if self._own else []))
-            _try_out(model)
             tell("load", 1, 1, f"{title} is here")
         except BaseException as problem:
             future.set_exception(problem)
@@ -144,18 +135,3 @@ def weight(model: Model) -> int:
         held = (*model.net.parameters(), *model.net.buffers())
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
     return round(model.info.megabytes * 1e6)
-
-
-def _try_out(model: Model) -> None:
-    """One look and one map, so that what is slow only the first time is over before anyone waits."""
-    look = Look(model, GREY)
-    method = explainers.preferred(model)
-    if not explainers.METHODS[method].live:
-        return
-    try:
-        for _ in explainers.steps(look, method, resolve(explainers.Question(), look), {}):
-            pass
-    except BadInput:
-        pass                                   # a detector sees no box in grey
-    except Exception:
-        log.exception("the first map of %s failed", model.info.name)
