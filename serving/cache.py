@@ -66,6 +66,8 @@ def bytes_of(value: Any) -> int:
         return value.nbytes
     if isinstance(value, dict):
         return sum(bytes_of(v) for v in value.values())
+    if isinstance(value, tuple):
+        return sum(map(bytes_of, value))
     if isinstance(value, Look):
         seen = value.prediction.probabilities
         return (value.frame.nbytes + bytes_of(value.x) + sum(map(bytes_of, value.features.tensors))

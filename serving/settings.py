@@ -38,6 +38,7 @@ class Settings:
     upload_pixels: int = 64_000_000
     kept: int = 8                              # frozen pictures a client may come back to
     clients: int = 64
+    compiled: bool = field(default_factory=lambda: os.environ.get("SEEWHY_COMPILED", "1") != "0")
     # What may be remembered in each process that works, and how much its models may weigh.
     looks_mb: int = field(default_factory=lambda: _megabytes("SEEWHY_LOOKS_MB", 512))
     models_mb: int = field(default_factory=lambda: _megabytes("SEEWHY_MODELS_MB", 4096))

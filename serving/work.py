@@ -43,7 +43,7 @@ class Work:
 
     def __init__(self, settings: Settings):
         self.remembered = Cache(settings.looks_mb * 1_000_000)
-        self.shelf = Shelf(settings.own, settings.models_mb * 1_000_000, self._forget)
+        self.shelf = Shelf(settings.own, settings.models_mb * 1_000_000, settings.compiled, self._forget)
 
     def run(self, command: Command) -> Iterator[Message]:
         """Plain numbers, words and bytes; a failure is the last message, `error`, and never an exception."""
@@ -140,14 +140,13 @@ class Work:
                                   "target": command.wish.target.text or None, "ms": _milliseconds(start)}
 
     def _edit(self, command: Edit) -> Iterator[Message]:
-        start, wish = perf_counter(), command.wish
+        wish = command.wish
         with self.shelf.using(wish.model) as model:
             if command.edits is None:
                 look = self._looked(model, command.picture, None, wish)
                 yield "result", {**messages.seen(look), "edited": False, "ms": look.ms}
                 return
-            self.filled(command.picture, command.edits)
-            filling = _milliseconds(start)
+            _, filling = self.filled(command.picture, command.edits)
             before = self._looked(model, command.picture, None, wish)
             look = self._looked(model, command.picture, command.edits, wish)
             yield "result", {**messages.seen(look), "edited": True, "preview": command.edits.preview,
@@ -155,13 +154,18 @@ class Work:
                              **edits.compared(before.prediction, look.prediction),
                              "ms": {"fill": filling, **look.ms}}
 
-    def filled(self, picture: bytes, erased: Edits) -> np.ndarray:
-        """The picture with its holes filled; whoever has a thread to spare asks before the command runs."""
+    def filled(self, picture: bytes, erased: Edits) -> tuple[np.ndarray, float]:
+        """The picture with its holes filled, and the milliseconds that took.
+
+        Whoever has a thread to spare asks before the command runs.
+        """
         key = ("filled", _side(picture, erased))
         found = self.remembered.get(key)
         if found is None:
-            found = edits.apply(frames.decode(picture), erased.mask, erased.fill, erased.params,
-                                erased.preview, erased.drawn_on)
+            start = perf_counter()
+            done = edits.apply(frames.decode(picture), erased.mask, erased.fill, erased.params,
+                               erased.preview, erased.drawn_on)
+            found = done, _milliseconds(start)
             self.remembered.put(key, found)
         return found
 
@@ -177,7 +181,7 @@ class Work:
         look = self.remembered.get(key)
         if look is None or look.model is not model:
             if erased:
-                frame = self.filled(picture, erased)
+                frame, _ = self.filled(picture, erased)
             look = Look(model, frames.decode(picture) if frame is None else frame, settings)
             self.remembered.put(key, look)
         return look

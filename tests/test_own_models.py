@@ -16,7 +16,7 @@ from serving import presets
 from serving.engine import See, Wish
 from serving.local import LocalEngine, described
 from serving.settings import Settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, read_rgb
 
 CAT = str(presets.path("cat"))
 NAMES = ["ant", "bee", "cat"]
@@ -63,7 +63,7 @@ def test_half_of_an_own_net_is_a_wrong_call(files: tuple[Path, Path]) -> None:
 
 def test_the_server_offers_it_with_what_fits(files: tuple[Path, Path]) -> None:
     engine = LocalEngine(Settings(onnx=files[0], labels=files[1]))
-    picture = cv2.imencode(".jpg", cv2.imread(CAT))[1].tobytes()
+    picture = cv2.imencode(".jpg", read_rgb(Path(CAT)))[1].tobytes()
     with engine.work.shelf.using("own-small") as model:
         known = described(model)
     assert list(known["labels"].values()) == NAMES and known["offers"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +30,16 @@ from serving import work
 commands = pickle.load(sys.stdin.buffer)
 pickle.dump([list(work.run(command)) for command in commands], sys.stdout.buffer)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain() -> Iterator[None]:
+    """All in torch, here and in other processes: what is compiled meanwhile differs in the seventh digit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEEWHY_COMPILED", "0")
+        work.here.cache_clear()
+        yield
+    work.here.cache_clear()
 
 
 @pytest.fixture(scope="module")
