@@ -18,7 +18,7 @@ import models
 from explainers import Look, steps
 from explainers.pixels import probability
 from explainers.whatif import confidence
-from models import boxes, store, yolo
+from models import boxes, entries, store, yolo
 from models.base import SIDES, BadInput, Box, Features, Target, letterbox
 from models.coco import COCO
 from models.yolo import Yolo
@@ -65,14 +65,15 @@ def theirs(net: Any, look: Look, branch: str) -> tuple[np.ndarray, np.ndarray]:
     head = net.model[-1]
     with torch.no_grad():
         raw = net(look.x)[1]
-        raw = raw["one2one" if branch == yolo.ONE else "one2many"] if "one2one" in raw else raw
+        raw = raw["one2one" if branch == entries.ONE else "one2many"] if "one2one" in raw else raw
         found = head._inference(raw)[0].T
     middle, size = found[:, :2], found[:, 2:4]
     return torch.cat([middle - size / 2, middle + size / 2], 1).numpy(), found[:, 4:].numpy()
 
 
 def branches(model: Yolo) -> tuple[str, ...]:
-    return (yolo.ONE, yolo.MANY) if "branch" in [p.name for p in model.info.settings] else (yolo.MANY,)
+    two = "branch" in [p.name for p in model.info.settings]
+    return (entries.ONE, entries.MANY) if two else (entries.MANY,)
 
 
 def test_every_candidate_is_decoded_as_they_do(pair: tuple[Yolo, Any]) -> None:
@@ -80,7 +81,7 @@ def test_every_candidate_is_decoded_as_they_do(pair: tuple[Yolo, Any]) -> None:
     look = Look(model, FRAME)
     for branch in branches(model):
         corners, shares = theirs(net, look, branch)
-        later = len(corners) if branch == yolo.MANY and len(branches(model)) == 2 else 0
+        later = len(corners) if branch == entries.MANY and len(branches(model)) == 2 else 0
         for anchor in (0, 79, 80, 3217, 6399, 6400, 7000, 7999, 8000, 8399):
             target = Target(index=7, anchor=anchor + later)
             logits = model.logits_of(look.features, target)[0]
@@ -98,8 +99,8 @@ def test_boxes_are_those_that_their_own_selection_keeps(pair: tuple[Yolo, Any]) 
         corners, shares = theirs(net, look, branch)
         ours = look.prediction.boxes
         assert ours and {b.branch for b in ours} == {branch if two else ""}
-        later = len(corners) if two and branch == yolo.MANY else 0
-        if branch == yolo.ONE:                     # nothing is suppressed
+        later = len(corners) if two and branch == entries.MANY else 0
+        if branch == entries.ONE:                     # nothing is suppressed
             clear = np.flatnonzero(shares.max(1) > 0.501)
             assert set(clear[np.argsort(-shares[clear].max(1))][:250]) <= {b.anchor for b in ours}
         else:                                      # every other one is beaten by a box of its class on it
