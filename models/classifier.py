@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import entries, nets, store, transformers
+from models import compiled, entries, nets, store, transformers
 from models.base import (
     BadInput,
     Canvas,
@@ -101,18 +101,24 @@ class Classifier(Classifies):
                  labels: dict[int, str]):
         self.info, self.labels = info, labels
         self.net = net.eval().requires_grad_(False).to(device())
+        nets.channels_last(self.net)
         self.offers = nets.OFFERS | nets.relu(self.net) | self.also
         self._split, self._halves = split, Halves(*split(self.net))
         self._size, self._share = size, share
         self._mean, self._deviation = mean, deviation
         self._shift = torch.tensor(mean, device=device()).view(3, 1, 1)
         self._spread = torch.tensor(deviation, device=device()).view(3, 1, 1)
+        self.body = compiled.Body(self.net, self._cut, size)
 
     def prepare(self, frame: np.ndarray) -> Canvas:
         return centre_crop(frame, self._size, self._share)
 
     def encode(self, x: Tensor) -> Features:
-        return self._halves.body((x - self._shift) / self._spread)
+        return self.body(x)
+
+    def _cut(self, net: nn.Module) -> Callable[[Tensor], Features]:
+        body = Halves(*self._split(net)).body
+        return lambda x: body((x - self._shift) / self._spread)
 
     def logits(self, features: Features) -> Tensor:
         return self._halves.last(self._halves.neck(features))

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
-from models import Own, boxes, entries
+from models import Own, boxes, compiled, entries
 from models.base import (
-    THREADS,
     BadInput,
     Canvas,
     Features,
@@ -69,25 +67,15 @@ class Graph:
             return self(torch.full((1, 3, self.size, self.size), 0.5, device=device()))
         except Exception as problem:           # ONNX Runtime's errors have no base class of their own
             raise BadInput(f"{self.name} could not look at a grey picture of {self.size} x {self.size}: "
-                           f"{_reason(problem)}; export it for a fixed size") from problem
+                           f"{compiled.reason(problem)}; export it for a fixed size") from problem
 
 
 def _session(file: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = THREADS, 4
-    # Threads that wait awake make a YOLO11n 7 % faster here, and what torch does after it three times slower.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return compiled.opened(str(file))
     except Exception as problem:               # ONNX Runtime's errors have no base class of their own
-        raise BadInput(f"{file.name} could not be read as an ONNX model: {_reason(problem)}; "
+        raise BadInput(f"{file.name} could not be read as an ONNX model: {compiled.reason(problem)}; "
                        "export it anew, and keep a .onnx.data file beside it if there is one") from problem
-
-
-def _reason(problem: Exception) -> str:
-    """The end of what ONNX Runtime says, which begins with codes and paths."""
-    said = str(problem).strip().splitlines() or [type(problem).__name__]
-    return said[0].rpartition("failed:")[2].rpartition(" : ")[2].strip().rstrip(".")
 
 
 def _layout(shape: list[Any], name: str, open_size: int) -> tuple[int, bool, bool]:

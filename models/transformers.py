@@ -22,7 +22,8 @@ def vit_split(net: Any) -> tuple[Any, Any, Any]:
         for block in early:
             tokens = block(tokens)
         side = net.image_size // net.patch_size
-        return Features((last.ln_1(tokens[:, 1:]).mT.unflatten(2, (side, side)),), (tokens[:, :1],))
+        patches = last.ln_1(tokens[:, 1:]).transpose(1, 2)         # the exporter knows no .mT
+        return Features((patches.unflatten(2, (side, side)),), (tokens[:, :1],))
 
     def neck(features: Features) -> Tensor:
         token = features.rest[0]
@@ -48,7 +49,7 @@ def vit_attention(net: Any, x: Tensor) -> tuple[Tensor, ...]:
 def _tokens(net: Any, x: Tensor) -> Tensor:
     """NxTxC: the class token and the patches, each with its place."""
     patches = net._process_input(x)
-    return torch.cat([net.class_token.expand(len(x), -1, -1), patches], 1) + net.encoder.pos_embedding
+    return torch.cat([net.class_token.expand(x.shape[0], -1, -1), patches], 1) + net.encoder.pos_embedding
 
 
 def _onward(block: Any, tokens: Tensor, gathered: Tensor) -> Tensor:

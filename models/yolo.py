@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import Own, boxes, entries, nets, store
+from models import Own, boxes, compiled, entries, nets, store
 from models.base import (
     BadInput,
     Canvas,
@@ -62,14 +62,31 @@ def _at_cell(branch: nn.Module, level: Tensor, row: int, column: int) -> Tensor:
     return branch(crop)[:, :, row - top, column - left]
 
 
+def _cut(net: Any) -> Callable[[Tensor], Features]:
+    """Pixels to the pyramid that the head reads: the layers before it, as Ultralytics wires them."""
+    def see(x: Tensor) -> Features:
+        now: Any = x
+        seen: list[Any] = []
+        for layer in net.model[:-1]:
+            if layer.f != -1:
+                now = seen[layer.f] if isinstance(layer.f, int) else [
+                    now if j == -1 else seen[j] for j in layer.f]
+            now = layer(now)
+            seen.append(now if layer.i in net.save else None)
+        return Features(tuple(now if j == -1 else seen[j] for j in net.model[-1].f))
+
+    return see
+
+
 class Yolo:
     """An Ultralytics detection net as two halves: the layers up to the pyramid, and its Detect head."""
 
     def __init__(self, info: ModelInfo, net: Any):
         self.info = info
         self.net = net.eval().float().requires_grad_(False).to(device())
+        nets.channels_last(self.net)
         self.offers = nets.OFFERS | nets.relu(net) | {"sides"}
-        self._body: Sequence[Any] = net.model[:-1]
+        self.body = compiled.Body(self.net, _cut, SIZE)
         self._head = net.model[-1]
         names = net.names if isinstance(net.names, dict) else dict(enumerate(net.names))
         self.labels: dict[int, str] = {int(i): str(name) for i, name in names.items()}
@@ -82,15 +99,7 @@ class Yolo:
         return letterbox(frame, SIZE)
 
     def encode(self, x: Tensor) -> Features:
-        now: Any = x
-        seen: list[Any] = []
-        for layer in self._body:
-            if layer.f != -1:
-                now = seen[layer.f] if isinstance(layer.f, int) else [
-                    now if j == -1 else seen[j] for j in layer.f]
-            now = layer(now)
-            seen.append(now if layer.i in self.net.save else None)
-        return Features(tuple(now if j == -1 else seen[j] for j in self._head.f))
+        return self.body(x)
 
     def predict(self, features: Features, canvas: Canvas, threshold: float = 0.3, nms: float = 0.6,
                 branch: str = entries.ONE, **settings: Any) -> Prediction:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import boxes, entries, nets, store
+from models import boxes, compiled, entries, nets, store
 from models.base import (
     BadInput,
     Canvas,
@@ -132,7 +132,9 @@ class YoloV3Tiny:
     def __init__(self, info: ModelInfo, net: Convolutions):
         self.info, self.labels = info, dict(enumerate(COCO))
         self.net = net.eval().requires_grad_(False).to(device())
+        nets.channels_last(*self.net.layers[:-HEADS])   # a head's are read as one product a cell
         self.offers = nets.OFFERS | nets.relu(net) | {"sides"}
+        self.body = compiled.Body(self.net, lambda net: lambda x: Features(net(x)), SIZE)
         self._grids = []
         for anchors, stride, cells in zip(ANCHORS, STRIDES, CELLS, strict=True):
             rows, columns = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing="ij")
@@ -145,7 +147,7 @@ class YoloV3Tiny:
         return letterbox(frame, SIZE)
 
     def encode(self, x: Tensor) -> Features:
-        return Features(self.net(x))
+        return self.body(x)
 
     def predict(self, features: Features, canvas: Canvas, threshold: float = 0.3, nms: float = 0.35,
                 **settings: Any) -> Prediction:

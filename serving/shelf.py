@@ -7,13 +7,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import models
+from models import compiled
 from models.base import Model, Net
 
 PROGRESS_EVERY = 0.1                           # seconds between two messages about one download
+FIRST = 1.0                                    # seconds that a new model has for its first answers
 
 Tell = Callable[[dict[str, Any]], None]
 """Called with the fields of a `progress` message."""
@@ -24,8 +26,9 @@ Arrived = Callable[["Future[Model]"], None]
 class Shelf:
     """Each model in a thread of its own while it comes: one that is fetched keeps no other waiting."""
 
-    def __init__(self, own: tuple[models.Own, ...], most: int, gone: Callable[[Model], None]):
-        self._own, self._most, self._gone = own, most, gone
+    def __init__(self, own: tuple[models.Own, ...], most: int, compiling: bool,
+                 gone: Callable[[Model], None]):
+        self._own, self._most, self._compiling, self._gone = own, most, compiling, gone
         self.catalog = models.catalog(own)
         self._models: OrderedDict[str, Future[Model]] = OrderedDict()
         self._listeners: dict[str, list[tuple[Tell, Arrived]]] = {}
@@ -83,7 +86,7 @@ class Shelf:
                 self._users[name] -= 1
 
     def _load(self, name: str, future: Future[Model]) -> None:
-        """In its own thread: fetch and load one model."""
+        """In its own thread: fetch and load one model, and make it faster once it is in use."""
         tell, last = partial(self._tell, name), 0.0
 
         def progress(what: str, done: int, total: int) -> None:
@@ -99,15 +102,24 @@ class Shelf:
             tell("load", 1, 1, f"{title} is here")
         except BaseException as problem:
             future.set_exception(problem)
-        else:
-            future.set_result(model)
-            self._make_room(name)
+            self._arrive(name, future)
+            return
+        future.set_result(model)
+        self._make_room(name)
         self._arrive(name, future)
+        if self._compiling:
+            sleep(FIRST)
+            compiled.compile_model(model)
+            self._make_room()                  # it weighs more now
 
-    def _make_room(self, newest: str) -> None:
-        """Put away what was used longest ago and is used by nobody, until the rest is light enough."""
+    def _make_room(self, newest: str = "") -> None:
+        """Put away what was used longest ago and is used by nobody, until the rest is light enough.
+
+        The newest one stays, or else the one that was asked for last.
+        """
         gone = []
         with self._lock:
+            newest = newest or next(reversed(self._models), "")
             here = {name: model for name in self._models if (model := self.here(name)) is not None}
             total = sum(map(weight, here.values()))
             for name, model in here.items():
@@ -133,5 +145,6 @@ def weight(model: Model) -> int:
     """Bytes of a model's numbers; where there is no torch net to count in, those of its files."""
     if isinstance(model, Net):
         held = (*model.net.parameters(), *model.net.buffers())
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        twice = model.body.bytes if isinstance(model, compiled.Compiles) else 0
+        return sum(tensor.nbytes for tensor in held) + twice
     return round(model.info.megabytes * 1e6)

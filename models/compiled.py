@@ -1,0 +1,290 @@
+"""Seeing in a hurry: without a gradient in ONNX Runtime, with one in torch and without batch norms.
+
+The body of a net, from pixels in [0,1] to features, is exported from the very weights that torch holds, and
+kept in the cache folder for the next start. Whatever lies there, it is compared with torch before it is used.
+"""
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models import nets, store
+from models.base import THREADS, Features, Model
+
+log = logging.getLogger("seewhy")
+
+EXPORT = 1                  # counts on when another graph is made of the same weights
+CLOSE = 1e-4                # how far a map may be from torch's, as a share of its largest number
+# Threads wait awake for ten microseconds, and never after a run. Asleep at once, Lite0 takes a tenth longer
+# here; awake for as long as usual it takes a third longer beside one busy process; and where they stay awake
+# after a run, what torch does next takes two to four times as long.
+WAITING = {"intra_op.allow_spinning": "1", "intra_op.spin_duration_us": "10", "force_spinning_stop": "1"}
+UNUSED = 90 * 86400         # seconds after which a kept export is thrown away: each new torch makes others
+ONNX_RUNTIME, NOT_YET = "ONNX Runtime", "torch: not compiled"
+
+Seeing = Callable[[Tensor], Features]
+_in_torch: ContextVar[bool] = ContextVar("in_torch", default=False)
+_one_by_one = Lock()        # torch's exporter keeps what it knows of the net in its module
+
+
+class Body:
+    """A net's way from pixels (Nx3xhxw in [0,1], normalising included) to features.
+
+    `cut` makes that way of the net, or of a copy of it. The net itself is run until compile() is called, and
+    later wherever the faster ways cannot follow: where hooks hang on it or its weights are to have gradients.
+    `state` says in words what sees where no gradient is wanted. The weights must stay as they are. It may be
+    called from many threads at once.
+    """
+
+    def __init__(self, net: nn.Module, cut: Callable[[Any], Seeing], size: int):
+        self.state = NOT_YET
+        self.bytes = 0                         # of weights that are held a second time
+        self._net, self._cut, self._size = net, cut, size
+        self._plain = cut(net)
+        self._folded: Seeing | None = None
+        self._session: Seeing | None = None
+        self._modules, self._weights = [*net.modules()], [*net.parameters()]
+
+    def __call__(self, x: Tensor) -> Features:
+        if self.state == NOT_YET or _in_torch.get() or self._looked_into():
+            return self._plain(x)
+        if self._session and self._takes(x):
+            return self._session(x)
+        return (self._folded or self._plain)(x)
+
+    def _takes(self, x: Tensor) -> bool:
+        return (not torch.is_grad_enabled() and not x.requires_grad and not x.is_cuda
+                and x.dtype == torch.float32 and x.shape[1:] == (3, self._size, self._size))
+
+    def _looked_into(self) -> bool:
+        """Whether somebody hung hooks on the net's layers or wants gradients of its weights."""
+        return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+                   for m in self._modules) or any(w.requires_grad for w in self._weights)
+
+    def compile(self) -> None:
+        """From now on as fast as can be; never raises, since the net itself does the same, more slowly."""
+        with _one_by_one:
+            if self.state != NOT_YET:
+                return
+            try:
+                self._session, state = self._made(), ONNX_RUNTIME
+            except NotHere as problem:
+                state = f"torch: {problem}"
+            except Exception as problem:       # exporters and ONNX Runtime have no base class for errors
+                state = f"torch: {reason(problem)}"
+                log.warning("%s is not compiled and stays slower: %s", type(self._net).__name__, problem)
+            try:
+                self._folded = self._without_norms()
+            except Exception as problem:
+                log.info("%s keeps its batch norms: %s", type(self._net).__name__, reason(problem))
+            self.state = state
+
+    def _without_norms(self) -> Seeing | None:
+        """The same way through a copy whose batch norms are part of the convolutions before them."""
+        twin = nets.folded(self._net)
+        if twin is None:
+            return None
+        see, x = self._cut(twin), example(self._size)[:1].to(self._weights[0].device)
+        with torch.no_grad():
+            close(see(x), self._plain(x))
+        shared = {weight.data_ptr() for weight in self._weights}
+        self.bytes += sum(w.nbytes for w in twin.parameters() if w.data_ptr() not in shared)
+        return see
+
+    def _made(self) -> Seeing:
+        if any(weight.device.type != "cpu" for weight in self._weights):
+            raise NotHere(f"it runs on {self._weights[0].device.type}")
+        file = store.cache_folder() / "compiled" / f"{self._key()}.onnx"
+        kept = _read(file)
+        if kept is not None:
+            try:
+                return self._checked(kept)
+            except Exception as problem:
+                log.warning("what is kept in %s is spoilt and is made anew: %s", file, reason(problem))
+        fresh = self._export()
+        see = self._checked(fresh)
+        _keep(file, fresh)
+        return see
+
+    def _key(self) -> str:
+        """A hash of the weights and of what makes a graph of them."""
+        makers = EXPORT, torch.__version__, _onnxruntime().__version__, type(self._net).__name__, self._size
+        held = hashlib.sha256(repr(makers).encode())
+        for name, tensor in self._net.state_dict().items():
+            held.update(f"{name} {tuple(tensor.shape)}".encode())
+            held.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+        return held.hexdigest()[:32]
+
+    def _export(self) -> bytes:
+        """The body as an ONNX file's bytes, for any number of pictures."""
+        out: Any = io.BytesIO()
+        x = example(self._size)[:1]
+        with torch.no_grad(), _exporting():
+            names = [f"features {i}" for i in range(len(self._plain(x).tensors))]
+            # The newer exporter needs the package onnxscript besides.
+            torch.onnx.export(_Traced(self._net, self._plain), (x,), out, dynamo=False, output_names=names,
+                              input_names=["pictures"],
+                              dynamic_axes={name: {0: "n"} for name in ("pictures", *names)})
+        return out.getvalue()
+
+    def _checked(self, made: bytes) -> Seeing:
+        """The file's bytes as a function, seen to do what torch does with two pictures and with one."""
+        ready, x = opened(made), example(self._size)
+        with torch.no_grad():
+            told = self._plain(x)
+        maps = len(told.maps)
+
+        def see(x: Tensor) -> Features:
+            found = [torch.from_numpy(array) for array in ready.run(None, {"pictures": x.numpy()})]
+            return Features(tuple(found[:maps]), tuple(found[maps:]))
+
+        close(see(x), told)
+        close(see(x[:1]), told.each(lambda t: t[:1]))
+        self.bytes += len(made)
+        return see
+
+
+class _Traced(nn.Module):
+    """What the exporter follows: the net's weights have their names, tensors come out."""
+
+    def __init__(self, net: nn.Module, see: Seeing):
+        super().__init__()
+        self.net, self.see = net, see
+        self.eval()                            # else the exporter, when it is done, sets all to training
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.see(x).tensors
+
+
+class NotHere(RuntimeError):
+    """There is nothing to compile for; nobody needs to be warned."""
+
+
+@runtime_checkable
+class Compiles(Protocol):
+    """A model whose encode() is a Body."""
+
+    body: Body
+
+
+def compile_model(model: Model) -> None:
+    """Make a model see faster, if it is one that can; the first time takes seconds, later ones a moment."""
+    if isinstance(model, Compiles):
+        model.body.compile()
+
+
+def state_of(model: Model) -> str:
+    """What runs a model's encode(), in words; empty where nobody knows."""
+    return model.body.state if isinstance(model, Compiles) else ""
+
+
+@contextmanager
+def in_torch() -> Iterator[None]:
+    """Inside, this thread sees in torch alone: for hooks, which ONNX Runtime does not know."""
+    token = _in_torch.set(True)
+    try:
+        yield
+    finally:
+        _in_torch.reset(token)
+
+
+def opened(made: bytes | str) -> Any:
+    """An ONNX file, its bytes or its name, ready to run on the processor."""
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4             # what goes wrong is raised, too
+    for setting, value in WAITING.items():
+        options.add_session_config_entry(f"session.{setting}", value)
+    return runtime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+
+
+def reason(problem: Exception) -> str:
+    """The end of what ONNX Runtime says, which begins with codes and paths; of others the first line."""
+    said = str(problem).strip().splitlines() or [type(problem).__name__]
+    return said[0].rpartition("failed:")[2].rpartition(" : ")[2].strip().rstrip(".")
+
+
+def close(found: Features, expected: Features) -> None:
+    """Nothing, or an error that says how far they are apart."""
+    for ours, theirs in zip(found.tensors, expected.tensors, strict=True):
+        off = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-12))
+        if ours.shape != theirs.shape or not off <= CLOSE:       # said so, a NaN is not close
+            raise ValueError(f"it differs from torch by {off:.2g} of the largest number")
+
+
+def example(size: int) -> Tensor:
+    """2x3xhxw, the same every time: shapes as in a photograph, and noise."""
+    draw = torch.Generator().manual_seed(0)
+    coarse, fine = (torch.rand(2, 3, n, n, generator=draw) for n in (9, size))
+    return 0.7 * nn.functional.interpolate(coarse, (size, size), mode="bilinear") + 0.3 * fine
+
+
+def _onnxruntime() -> Any:
+    import onnxruntime  # needed only by what is compiled or is an ONNX file
+
+    return onnxruntime
+
+
+@contextmanager
+def _exporting() -> Iterator[None]:
+    """Torch's exporter as it must be asked: not on stdout, and without attention's fast path."""
+    warnings.filterwarnings("ignore", module=r"torch\.onnx")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*legacy TorchScript-based ONNX")
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+    torch._C._jit_set_onnx_log_output_stream("stderr")       # what it cannot do, it prints line by line
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _read(file: Path) -> bytes | None:
+    try:
+        made = file.read_bytes()
+    except OSError:
+        return None
+    with suppress(OSError):
+        os.utime(file)                         # it is still used
+    return made
+
+
+def _keep(file: Path, made: bytes) -> None:
+    """Write it beside what is there, then give it its name: nobody ever reads a part of it."""
+    part = file.with_name(f"{file.stem}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(made)
+        os.replace(part, file)
+        for other in file.parent.iterdir():
+            if time.time() - other.stat().st_mtime > UNUSED:
+                other.unlink(missing_ok=True)
+    except OSError as problem:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        _not_kept(file.parent, problem.strerror or str(problem))
+
+
+@cache
+def _not_kept(folder: Path, why: str) -> None:
+    """Said once, not for every model."""
+    log.warning("nothing can be kept in %s (%s): models are compiled anew at every start; "
+                "make room there, or name another folder in SEEWHY_CACHE", folder, why)
