@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from captum.attr import GuidedBackprop, InputXGradient, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from explainers.base import Explanation, Look, method
@@ -35,8 +34,7 @@ def summed(attribution: Tensor) -> np.ndarray:
         cannot=NOISY)
 def saliency(look: Look, target: Target) -> Explanation:
     """Simonyan et al. 2014: |d score / d pixel|, the strongest of the three colours."""
-    x = look.x.clone().requires_grad_()
-    return Explanation(per_pixel(Saliency(look.forward(target)).attribute(x)))
+    return Explanation(per_pixel(pixel_gradient(look.forward(target), look.x)[0]))
 
 
 @method("Input x gradient", group="gradients", live=True, signed=True, needs=("gradient",),
@@ -44,8 +42,7 @@ def saliency(look: Look, target: Target) -> Explanation:
         cannot="Dark pixels get next to nothing, whatever they mean, and it is noisy on deep nets.")
 def input_x_gradient(look: Look, target: Target) -> Explanation:
     """Shrikumar et al. 2016: exact only where the model is linear."""
-    x = look.x.clone().requires_grad_()
-    return Explanation(summed(InputXGradient(look.forward(target)).attribute(x)))
+    return Explanation(summed(pixel_gradient(look.forward(target), look.x)[0] * look.x))
 
 
 @method("SmoothGrad", group="gradients", needs=("gradient",),
@@ -62,6 +59,8 @@ def smooth_grad(look: Look, target: Target, samples: int, noise: float, seed: in
 def smoothed(forward: Forward, x: Tensor, samples: int, noise: float,
              seed: int) -> Iterator[tuple[Tensor, int]]:
     """The mean gradient so far, and of how many noisy copies. `noise` is a share of the range [0,1]."""
+    from captum.attr import NoiseTunnel, Saliency      # half a second to import
+
     tunnel, total, done = NoiseTunnel(Saliency(forward)), torch.zeros_like(x), 0
     while done < samples:
         count = min(at_once(x), samples - done)
@@ -147,6 +146,8 @@ class _Scored(nn.Module):
         cannot="It fails the sanity check: on a net with random weights it draws nearly the same edges.")
 def guided_backpropagation(look: Look, target: Target) -> Explanation:
     """Springenberg et al. 2015, by captum; only where every activation is a ReLU."""
+    from captum.attr import GuidedBackprop
+
     captum = GuidedBackprop(_Scored(torch_net(look.model), look.forward(target)))
     x = look.x.clone().requires_grad_()
     return Explanation(summed(captum.attribute(x)),
