@@ -71,15 +71,20 @@ def page() -> Iterator[Callable[[str, dict[str, Any]], Trips]]:
     """A page in Chromium: run(script, what it is given) returns milliseconds waited and the server's own."""
     from playwright.sync_api import sync_playwright
 
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        raise RuntimeError("there is no Chromium to measure with; `make bench` installs it")
     with served() as address, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        shown = chromium.new_page()
+        running = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        shown = running.new_page()
         shown.goto(f"{address}/static/icon.svg")               # same origin, and nothing else that runs
         yield lambda script, given: shown.evaluate(CONNECTED % script, given)
-        chromium.close()
+        running.close()
+
+
+def chromium() -> str:
+    """Where this machine's Chromium is."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise RuntimeError("there is no Chromium to measure with; `make bench` installs it")
+    return found
 
 
 def frame_trips(frame: np.ndarray, task: str, repeats: int) -> Trips:
@@ -93,12 +98,17 @@ def of_model(ms: dict[str, float]) -> float:
     return ms["prepare"] + ms["encode"] + ms["predict"]
 
 
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def served() -> Iterator[str]:
     """The real server in its own process, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT,
                                stdout=subprocess.DEVNULL)
     address = f"http://localhost:{port}"

@@ -59,7 +59,7 @@ def smooth_grad(look: Look, target: Target, samples: int, noise: float, seed: in
 def smoothed(forward: Forward, x: Tensor, samples: int, noise: float,
              seed: int) -> Iterator[tuple[Tensor, int]]:
     """The mean gradient so far, and of how many noisy copies. `noise` is a share of the range [0,1]."""
-    from captum.attr import NoiseTunnel, Saliency      # half a second to import
+    from captum.attr import NoiseTunnel, Saliency  # half a second to import
 
     tunnel, total, done = NoiseTunnel(Saliency(forward)), torch.zeros_like(x), 0
     while done < samples:

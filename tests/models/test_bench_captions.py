@@ -33,9 +33,9 @@ def test_the_table_of_all_benchmarks_shows_every_figure(monkeypatch: pytest.Monk
         return {(captions.MODELS[0], "beam 3"): figures(0.2, 0.5)}
 
     monkeypatch.setattr(captions, "scores", scores)
-    rows = [*captions.rows(True), *captions.rows(False)]
-    assert asked == [100, 1000]
-    assert [row.met for row in rows[:3]] == [None, False, False]
+    rows = [*captions.rows(True), *captions.rows(False), *captions.long_rows()]
+    assert asked == [50, 100, 1000]
+    assert [row.met for row in rows] == [None, None, None, False, False]
     assert "0.600 0.400 0.300 0.200 0.500" in rows[0].note
 
 
