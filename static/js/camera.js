@@ -1,19 +1,23 @@
 /* Where pictures come from: the camera, files, the clipboard, presets. Frames leave as JPEG, 640 px at most
-   while live; stills up to 1280 px, always under the server's byte limit. The newest camera frame is captured
-   only when the server has given the credit back.
+   while live; stills up to 1280 px, always under the server's byte limit. When a live one is taken says pace.js,
+   how it is encoded encoding.js; nobody looks at a hidden page, so none is taken there.
    startCamera(deviceId?), stopCamera(), freeze(), unfreeze(), openFile(blob, title), openPicture(picture) */
 import { emit, on } from './bus.js';
-import { hasCredit, sendFrame } from './socket.js';
+import { encode } from './encoding.js';
+import { hasCredit, pace, sendFrame, untilNext } from './socket.js';
 import { set, state } from './state.js';
 
-const LIVE_SIDE = 640;
 const STILL_SIDE = 1280;
 const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
 let stream = null;
 let capturing = false;
+let next = null;                    // the timer of the next live picture
 let shown = null;                   // the live frame that is on the stage
 
 export const cameraVideo = video;
+
+/* Calls back once the camera has a new picture, where the browser can tell; elsewhere before the next repaint. */
+export const whenMoved = (then) => (video.requestVideoFrameCallback ? video.requestVideoFrameCallback(then) : requestAnimationFrame(then));
 
 /* Why there is no camera, as a sentence that says what to do. */
 export function cameraProblem(error) {
@@ -76,40 +80,28 @@ function stopTracks() {
 
 export const cameraOn = () => Boolean(stream);
 
-/* Any drawable as {jpeg, bitmap, size}: scaled down to `side`, lowered in quality until it fits the limits. */
-export async function encode(source, side) {
-  const limits = state.ready?.limits ?? {};
-  const [width, height] = [source.videoWidth || source.width, source.videoHeight || source.height];
-  const most = Math.sqrt((limits.jpeg_pixels ?? 2e6) / (width * height));
-  const scale = Math.min(1, side / Math.max(width, height), most);
-  const desk = document.createElement('canvas');
-  desk.width = Math.max(1, Math.floor(width * scale));
-  desk.height = Math.max(1, Math.floor(height * scale));
-  const context = desk.getContext('2d', { alpha: false, willReadFrequently: true });
-  context.fillStyle = '#fff';       // transparent pictures lie on white
-  context.fillRect(0, 0, desk.width, desk.height);
-  context.imageSmoothingQuality = 'high';
-  context.drawImage(source, 0, 0, desk.width, desk.height);
-  const [bitmap, first] = await Promise.all([createImageBitmap(desk), blobOf(desk, 0.85)]);
-  let blob = first;
-  for (const quality of [0.7, 0.5, 0.3]) {
-    if (blob.size <= (limits.jpeg_bytes ?? 300_000)) break;
-    blob = await blobOf(desk, quality);
-  }
-  return { jpeg: await blob.arrayBuffer(), bitmap, size: [bitmap.width, bitmap.height] };
-}
+const limits = () => ({ bytes: state.ready?.limits.jpeg_bytes, pixels: state.ready?.limits.jpeg_pixels });
 
-const blobOf = (desk, quality) => new Promise((resolve) => { desk.toBlob(resolve, 'image/jpeg', quality); });
-
+/* What the camera sees now, if a live picture may be taken; else as soon as one may. */
 async function pump() {
-  if (capturing || state.source !== 'camera' || !stream || !hasCredit() || video.readyState < 2) return;
+  clearTimeout(next);
+  if (capturing || state.source !== 'camera' || !stream || document.hidden || video.readyState < 2) return;
+  const wait = untilNext();
+  if (wait > 0) {
+    if (wait < Infinity) next = setTimeout(pump, wait);
+    return;
+  }
   capturing = true;
   try {
-    const picture = await encode(video, LIVE_SIDE);
-    if (state.source === 'camera' && hasCredit()) sendFrame(picture);
+    const taken = performance.now();
+    const picture = await encode(video, { ...pace.form(), ...limits() });
+    pace.encoded(performance.now() - taken);
+    if (state.source === 'camera' && hasCredit()) sendFrame({ ...picture, taken });
+    else picture.bitmap.close();
   } finally {
     capturing = false;
   }
+  pump();
 }
 
 /* live.js says which frame it has put on the stage; the one before is not needed any more. */
@@ -122,7 +114,7 @@ export function nowShown(picture) {
    what the camera sees now. */
 export async function freeze() {
   if (state.source !== 'camera') return;
-  const { jpeg, bitmap, size } = shown ?? await encode(video, STILL_SIDE);
+  const { jpeg, bitmap, size } = shown ?? await encode(video, { side: STILL_SIDE, ...limits() });
   shown = null;
   const picture = { jpeg, bitmap, size };
   await openPicture({ ...picture, title: `Frozen ${new Date().toLocaleTimeString()}`, mirrored: state.mirror, frozen: true });
@@ -147,7 +139,7 @@ export async function openFile(blob, title, { uploaded = false } = {}) {
     emit('failure', { code: 'bad_input', message: `${title} is not a picture this browser can read. Use a JPEG, PNG or WebP file.` });
     return;
   }
-  await openPicture({ ...await encode(bitmap, STILL_SIDE), title, uploaded });
+  await openPicture({ ...await encode(bitmap, { side: STILL_SIDE, ...limits() }), title, uploaded });
 }
 
 /* A still: {jpeg, bitmap, size, title, mirrored?, seq?}. */
@@ -158,4 +150,5 @@ export async function openPicture(picture) {
 navigator.mediaDevices?.addEventListener?.('devicechange', async () => { if (stream) emit('devices', await cameras()); });
 on('credit', pump);
 on('ready', pump);
+document.addEventListener('visibilitychange', pump);
 setInterval(pump, 250);             // wakes the loop after a stall: a lost credit, a sleeping tab

@@ -1,5 +1,6 @@
 /* 8-bit heat to colour. Raw values are sacred: a palette maps value/scale, nothing is stretched per picture.
-   heatCanvas(explanation, {scale})  -> a small canvas (heat's own size) to draw over explanation.area
+   heatCanvas(explanation, {scale, canvas})  -> a small canvas (heat's own size) to draw over explanation.area; canvas:
+                                        one to use again
    sharedScale([explanations])       -> the one absolute scale of maps shown side by side
    valueAt(explanation, x, y)        -> the raw value under a frame pixel, or null outside the area
    drawLegend(canvas, signed)        -> the colour bar of the current palette
@@ -34,18 +35,28 @@ export function colour(value, signed, stops = paletteFor(signed)) {
 
 const raw = (byte, signed, scale) => (signed ? ((byte - 128) / 127) * scale : (byte / 255) * scale);
 
-export function heatCanvas(explanation, { scale = explanation.scale } = {}) {
-  const [height, width] = explanation.shape;
-  const canvas = document.createElement('canvas');
-  canvas.width = width;
-  canvas.height = height;
-  if (explanation.empty || !(scale > 0)) return canvas;
-  const stops = paletteFor(explanation.signed);
-  const table = Array.from({ length: 256 }, (_, byte) =>
-    colour(raw(byte, explanation.signed, explanation.scale) / scale, explanation.signed, stops));
+/* The 256 colours of the bytes, each one number as it lies in the memory of an ImageData; `share` is the map's own
+   scale over the one it is drawn with. Live maps come with the same one again and again. */
+let latest = { table: null };
+function coloursOf(signed, share) {
+  const stops = paletteFor(signed);
+  if (latest.stops === stops && latest.share === share) return latest.table;
+  const bytes = new Uint8ClampedArray(4 * 256);
+  for (let byte = 0; byte < 256; byte += 1) bytes.set(colour(raw(byte, signed, share), signed, stops), 4 * byte);
+  latest = { stops, share, table: new Uint32Array(bytes.buffer) };
+  return latest.table;
+}
+
+export function heatCanvas(explanation, { scale = explanation.scale, canvas = document.createElement('canvas') } = {}) {
+  const { heat, signed, shape: [height, width] } = explanation;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext('2d');
   const image = context.createImageData(width, height);
-  explanation.heat.forEach((byte, i) => image.data.set(table[byte], 4 * i));
+  if (!explanation.empty && scale > 0) {
+    const table = coloursOf(signed, explanation.scale / scale);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[heat[i]];
+  }
   context.putImageData(image, 0, 0);
   return canvas;
 }

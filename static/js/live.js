@@ -1,7 +1,7 @@
 /* The moving picture. A frame is drawn together with the map that belongs to it: when a live method is on, a
    result waits for its explanation, for as long as explanations lately took. Also counts frames and latency. */
 import { on } from './bus.js';
-import { cameraVideo, nowShown } from './camera.js';
+import { cameraVideo, nowShown, whenMoved } from './camera.js';
 import { liveMethod } from './explaining.js';
 import { showHeat, showPicture, stage } from './stage.js';
 import { set, state } from './state.js';
@@ -10,7 +10,8 @@ let waiting = null;
 let timer = null;
 let lag = 150;                      // how long a map lately came after its result, ms
 const shown = [];                   // when frames came, for the rate
-export const figures = { fps: 0, roundTrip: 0, model: 0 };
+export const figures = { fps: 0, roundTrip: 0, model: 0, taken: 0 };      // taken: when what is on the stage was
+let filming = 0;                    // which of the loops below is the one that runs
 
 const moving = (result) => state.source === 'camera' && !result.kept && result.task === state.task;
 
@@ -19,6 +20,7 @@ function present(result, explanation) {
   const old = waiting === result ? null : waiting;
   waiting = null;
   old?.picture?.bitmap.close?.();
+  figures.taken = result.picture.taken;
   if (!smooth()) showPicture(result.picture.bitmap, { mirrored: state.mirror });
   nowShown(result.picture);
   showHeat(explanation);
@@ -37,13 +39,13 @@ function count(result) {
 }
 
 /* Before the first answer, and while captions come once in a while with no map on the picture, the camera itself
-   is on the stage and moves as fast as it can. */
+   is on the stage and moves as fast as it can: drawn when it has a new picture, not at every repaint. */
 const smooth = () => state.source === 'camera' && (!state.result || (state.task === 'caption' && !liveMethod()));
 
-function video() {
-  if (state.source !== 'camera') return;
+function film(mine) {
+  if (state.source !== 'camera' || mine !== filming) return;
   if (smooth() && cameraVideo.readyState >= 2) stage.show(cameraVideo, { mirrored: state.mirror, size: state.result?.size });
-  requestAnimationFrame(video);
+  whenMoved(() => film(mine));
 }
 
 on('result', (result) => {
@@ -84,6 +86,6 @@ on('state:source', (source) => {
     nowShown(null);
   } else {
     set({ result: null });
-    video();
+    film(filming += 1);
   }
 });

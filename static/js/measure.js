@@ -10,23 +10,33 @@ let box = null;                     // [x0, y0, x1, y1] in frame pixels
 let corner = null;                  // where the drag began
 let root;
 
+/* The cells of one axis whose middles lie between two places: [first, end). */
+function cells(count, start, end, low, high) {
+  const at = (place) => ((place - start) / (end - start)) * count - 0.5;
+  const within = (cell) => Math.min(count, Math.max(0, cell));
+  return [within(Math.ceil(at(low))), within(Math.floor(at(high)) + 1)];
+}
+
 /* {energy: share of the positive map inside the box, pointing: is the maximum inside} */
 export function measure(e, [x0, y0, x1, y1]) {
-  const [height, width] = e.shape;
-  const [left, top, right, bottom] = e.area;
+  const { heat, shape: [height, width], area: [left, top, right, bottom] } = e;
   const zero = e.signed ? 128 : 0;
-  let [inside, whole, most, pointing] = [0, 0, 0, false];
-  e.heat.forEach((byte, i) => {
-    const value = Math.max(0, byte - zero);
-    const x = left + (((i % width) + 0.5) / width) * (right - left);
-    const y = top + ((Math.floor(i / width) + 0.5) / height) * (bottom - top);
-    const within = x >= x0 && x <= x1 && y >= y0 && y <= y1;
-    whole += value;
-    if (within) inside += value;
-    if (value > most) [most, pointing] = [value, within];
-    else if (value === most && within) pointing = true;
-  });
-  return { energy: whole ? inside / whole : 0, pointing };
+  const [first, last] = cells(width, left, right, x0, x1);
+  const [upper, lower] = cells(height, top, bottom, y0, y1);
+  let [inside, whole, most, hottest] = [0, 0, 0, 0];         // most: anywhere; hottest: in the box
+  for (let row = 0, i = 0; row < height; row += 1) {
+    const across = row >= upper && row < lower;
+    for (let column = 0; column < width; column += 1, i += 1) {
+      const value = heat[i] - zero;
+      if (value <= 0) continue;
+      whole += value;
+      if (value > most) most = value;
+      if (!across || column < first || column >= last) continue;
+      inside += value;
+      if (value > hottest) hottest = value;
+    }
+  }
+  return { energy: whole ? inside / whole : 0, pointing: most > 0 && hottest === most };
 }
 
 function tell() {

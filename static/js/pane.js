@@ -36,6 +36,7 @@ export function createPane(canvas) {
   const pane = { canvas, bitmap: null, explanation: null, view: makeView(canvas, [1, 1], false), show, heat, addLayer, redraw };
   let mirrored = false;
   let coloured = null;
+  const sheet = document.createElement('canvas');               // what maps are coloured on, one after the other
   let scale;
   let due = false;
   let captured = null;
@@ -55,7 +56,7 @@ export function createPane(canvas) {
 
   function recolour() {
     const e = pane.explanation;
-    coloured = e?.shape && !e.empty ? heatCanvas(e, { scale: scale ?? e.scale }) : null;
+    coloured = e?.shape && !e.empty ? heatCanvas(e, { scale: scale ?? e.scale, canvas: sheet }) : null;
     redraw();
   }
 
@@ -93,7 +94,7 @@ export function createPane(canvas) {
       ctx.rect(whole.x, whole.y, whole.w, whole.h);
       ctx.clip();
       ctx.globalAlpha = state.opacity;
-      ctx.imageSmoothingQuality = 'high';
+      ctx.imageSmoothingQuality = pane.explanation.live ? 'low' : 'high';      // a third of the time, and it moves
       paint(ctx, coloured, view.box(pane.explanation.area));
       ctx.restore();
       frameSeen(ctx, view.box(pane.explanation.area), whole);

@@ -1,13 +1,16 @@
 /* The protocol (serving/PROTOCOL.md), and nothing about how things look.
    connect()                         once, by main.js
    configure(patch)                  what to do with frames from now on; remembered across reconnections
+   untilNext()                       how many ms until a live picture may be taken; Infinity: an answer comes first
    sendFrame({jpeg, bitmap, size})   a live frame, only when hasCredit(); answers come on the bus as `result`
-   keepFrame({jpeg, ...})            a still: waits for the credit, resolves with its result (rejects: Failure)
+   keepFrame({jpeg, ...})            a still: waits for its credit, resolves with its result (rejects: Failure)
    explain(request, onStep)          -> {id, done, stop()}; onStep(explanation) for each better one; done resolves
                                      with the last one (stopped: true if it was stopped) or rejects with a Failure
    edit(request)                     resolves with the edited picture's result
-   One frame is in flight; its credit comes back with result, error or dropped, or after 5 s of silence. */
+   Two frames at most are in flight; a credit comes back with result, error or dropped. While the server is silent
+   state.waiting says so and there is one credit less; after 5 s of silence nothing is believed in flight any more. */
 import { emit } from './bus.js';
+import { createPace } from './pace.js';
 import { set, state } from './state.js';
 
 export class Failure extends Error {
@@ -17,16 +20,21 @@ export class Failure extends Error {
   }
 }
 
+const MOST = 2;                     // one in the model, the newest one waiting
 const SILENCE = 5000;
+const LONG = 1500;                  // a server that says nothing for so long, or three times what is usual, is waited for
+const FULL = 5;                     // how soon it is seen again whether the line has carried what was sent
 const GONE = { code: 'gone-server', message: 'The server went away before it answered; this is asked again by itself.' };
 let socket = null;
 let serial = 0;
-let flight = null;                  // {seq, at, timer}
+let silence = null;                 // the timer that runs while anything is in flight
+const flights = new Set();          // seqs that are not answered yet
 let desired = {};                   // everything configure() was told, for a server that comes back
 let refused = false;                // the last configure failed; do not wait for its model
 const sent = new Map();             // seq -> the picture sent, until answered
 const kept = new Map();             // seq -> {resolve, reject}
 const running = new Map();          // id -> {resolve, reject, onStep, last}
+export const pace = createPace();
 
 export async function connect() {
   let io;
@@ -44,20 +52,33 @@ export async function connect() {
   socket.on('ready', onReady);
   socket.on('result', onResult);
   socket.on('explanation', onExplanation);
-  socket.on('progress', (news) => { restartSilence(); emit('progress', news); });
+  socket.on('progress', (news) => { listen(); emit('progress', news); });
   socket.on('dropped', (news) => settle(news.seq, news));
   socket.on('error', onError);
 }
 
 export const connected = () => Boolean(socket?.connected);
-export const hasCredit = () => connected() && !flight && !state.configuring && Boolean(state.ready);
+/* None beside a still that waits: a newer picture would take its place. */
+export const hasCredit = () => connected() && !state.configuring && Boolean(state.ready)
+  && flights.size < (state.waiting ? 1 : MOST) && ![...flights].some((seq) => kept.has(seq));
 export const sentPicture = (seq) => sent.get(seq);
+
+/* Nothing is put behind a picture that the line has not carried yet: what is sent to keep the connection alive
+   would wait there too. What Socket.IO calls it is an inside; a version that calls it otherwise only loses this. */
+const backlog = () => socket?.io?.engine?.transport?.ws?.bufferedAmount ?? 0;
+
+export function untilNext() {
+  if (!hasCredit()) return Infinity;
+  if (!flights.size) return 0;
+  return Math.max(pace.due() - performance.now(), backlog() ? FULL : 0, 0);
+}
 
 export function configure(patch) {
   desired = { ...desired, ...patch };
   if (!connected()) return;
   set({ configuring: true });
   refused = false;
+  pace.reset();
   socket.emit('configure', patch);
 }
 
@@ -69,9 +90,12 @@ export function tune(patch) {
 
 export function sendFrame(picture, keep = false) {
   const seq = ++serial;
-  sent.set(seq, { ...picture, seq, at: performance.now() });
-  flight = { seq, timer: setTimeout(takeBack, SILENCE) };
+  const at = performance.now();
+  sent.set(seq, { ...picture, seq, at });
+  pace.sent(at, flights.size === 0);
+  flights.add(seq);
   socket.emit('frame', { seq, jpeg: picture.jpeg, ...(keep ? { keep: true } : {}) });
+  if (silence === null) listen();
   return seq;
 }
 
@@ -136,15 +160,18 @@ function onResult(result) {
     finish(result.id, result);
     return;
   }
+  const now = performance.now();
   settle(result.seq);
   kept.get(result.seq)?.resolve({ ...result, fingerprint: result.picture, picture });
   const wasKept = kept.delete(result.seq);
-  emit('result', { ...result, picture, kept: wasKept, roundTrip: performance.now() - (picture?.at ?? performance.now()) });
-  emit('credit');
+  if (picture && !wasKept) pace.answered(picture, result, now, flights.size > 0);
+  emit('credit');                   // before anything is drawn: the next picture is encoded meanwhile
+  emit('result', { ...result, picture, kept: wasKept, roundTrip: now - (picture?.at ?? now) });
 }
 
 function onExplanation(raw) {
-  restartSilence();
+  heard();
+  if (raw.live) pace.explained(raw.ms ?? 0);
   const explanation = unpacked(raw);
   const entry = running.get(raw.id);
   if (!entry) {
@@ -179,35 +206,54 @@ function onError(error) {
 const pick = (configured) => (configured ? { task: configured.task, model: configured.model, settings: configured.settings } : {});
 
 function settle(seq, dropped) {
-  if (flight?.seq === seq) {
-    clearTimeout(flight.timer);
-    flight = null;
-  }
+  flights.delete(seq);
+  heard();
   for (const old of sent.keys()) if (old < seq - 8) sent.delete(old);
-  const waiting = dropped && kept.get(seq);
+  if (!dropped) return;
+  const waiting = kept.get(seq);
   if (waiting) {                    // a still that was passed over is sent again, not forgotten
     kept.delete(seq);
     keepFrame(sent.get(seq)).then(waiting.resolve, waiting.reject);
+  } else {
+    if (dropped.code === 'newer') pace.passed(performance.now());
+    sent.get(seq)?.bitmap?.close?.();
+    sent.delete(seq);
   }
-  if (dropped) emit('credit');
-}
-
-function takeBack() {
-  flight = null;
   emit('credit');
 }
 
-function restartSilence() {
-  if (!flight) return;
-  clearTimeout(flight.timer);
-  flight.timer = setTimeout(takeBack, SILENCE);
+function heard() {
+  set({ waiting: false });
+  listen();
+}
+
+/* As long as anything is in flight, the server's silence is watched: first it is said, then a picture is tried. */
+function listen() {
+  clearTimeout(silence);
+  const patience = Math.min(SILENCE - 500, Math.max(LONG, 3 * pace.usual()));
+  silence = !flights.size ? null : setTimeout(() => {
+    set({ waiting: true });
+    silence = setTimeout(takeBack, SILENCE - patience);
+  }, patience);
+}
+
+function takeBack() {
+  silence = null;
+  if (backlog()) {                  // not even sent yet: a picture more would only wait behind it
+    silence = setTimeout(takeBack, SILENCE);
+    return;
+  }
+  flights.clear();
+  emit('credit');
 }
 
 function lost(reason) {
   if (reason === 'io server disconnect') setTimeout(() => socket.connect(), 2000);    // it sent us away: ask again
-  clearTimeout(flight?.timer);
-  flight = null;
-  set({ connection: 'gone', configuring: false });
+  clearTimeout(silence);
+  silence = null;
+  flights.clear();
+  pace.reset();
+  set({ connection: 'gone', configuring: false, waiting: false });
   for (const { reject } of kept.values()) reject(new Failure(GONE));
   kept.clear();
   for (const id of [...running.keys()]) fail(id, GONE);

@@ -9,6 +9,7 @@ export const state = {
   ready: null,                // the server's last `ready`
   configured: null,           // {task, model, settings, method, params, target} as the server confirmed it
   configuring: false,         // a configure is on its way
+  waiting: false,             // pictures are under way, and the server has said nothing for long
   tab: 'classify',            // classify, detect, caption, whatif
   task: 'classify',           // the server's task; on the whatif tab it is the task that was open before
   source: 'none',             // none, camera, still

@@ -50,13 +50,14 @@ export function warn(message) {
 function line() {
   const where = { none: 'ready', camera: 'live', still: state.picture?.frozen ? 'frozen' : 'picture' }[state.source];
   if (state.connection === 'missing') return 'The page’s socket client is not on the server. Run “make run” (or “python app.py fetch”) and reload.';
-  if (state.connection === 'connecting') return 'Connecting to the server…';
+  if (state.connection === 'connecting') return jobs.get('fetch')?.words ?? 'Connecting to the server…';
   if (state.connection === 'gone') return 'The server is gone. Start it again; this page comes back by itself.';
+  if (state.waiting) return 'The server has not answered for a while. Waiting for it…';
   return `${modelInfo()?.title ?? state.configured?.model ?? ''} · ${where}`;
 }
 
 function draw() {
-  $('#lamp').dataset.state = state.connection === 'open' ? state.source : state.connection;
+  $('#lamp').dataset.state = state.connection !== 'open' ? state.connection : state.waiting ? 'waiting' : state.source;
   const words = line();
   if ($('#status-words').textContent !== words) $('#status-words').textContent = words;
   middle();
@@ -78,15 +79,15 @@ function middle() {
 on('camera-asking', (open) => { asking = open; middle(); });
 on('camera-problem', (words) => { cameraWords = words; if (state.source !== 'none') warn(words); draw(); });
 on('state:source', (source) => { if (source === 'camera') cameraWords = null; draw(); });
-for (const key of ['connection', 'configured', 'configuring', 'picture']) on(`state:${key}`, draw);
+for (const key of ['connection', 'configured', 'configuring', 'picture', 'waiting']) on(`state:${key}`, draw);
 on('failure', ({ message, code }) => warn(code === 'busy' ? `${message} The next picture is tried by itself.` : message));
 on('progress', ({ id, what, name, done, total, text }) => {
   if (id) return;
-  const title = modelInfo(name)?.title ?? text ?? name;
+  const title = modelInfo(name)?.title ?? name;
   const bytes = what === 'fetch' && total > 1e5;      // small totals are steps of loading, not bytes
-  busy('fetch', { words: bytes ? `Fetching ${title}: ${megabytes(done)} of ${megabytes(total)} MB` : `Loading ${title}…`,
+  busy('fetch', { words: bytes ? `Fetching ${title}: ${megabytes(done)} of ${megabytes(total)} MB` : modelInfo(name) ? `Loading ${title}…` : `${text}…`,
     progress: bytes ? done / total : null });
-  middle();
+  draw();
 });
 on('ready', () => { busy('fetch', null); draw(); });
 on('failure', () => { busy('fetch', null); draw(); });
@@ -97,7 +98,7 @@ $('#stop').addEventListener('click', stopNewest);
 $('#alert button').addEventListener('click', () => { $('#alert').hidden = true; });
 
 setInterval(() => {
-  const live = state.source === 'camera' && figures.fps;
+  const live = state.source === 'camera' && figures.fps && !state.waiting;
   $('#figures').textContent = live
     ? `${figures.fps.toFixed(figures.fps < 10 ? 1 : 0)} fps · ${figures.roundTrip.toFixed(0)} ms, model ${figures.model.toFixed(0)} ms`
     : state.result?.ms && state.source === 'still' ? `model ${Object.values(pickStages(state.result.ms)).reduce((a, b) => a + b, 0).toFixed(0)} ms` : '';
