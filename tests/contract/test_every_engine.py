@@ -31,7 +31,7 @@ def engine(request: pytest.FixtureRequest, lite0: Model, tiny: Model, captioner:
     loaded = {m.info.name: m for m in (lite0, tiny, captioner)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "load", lambda name, progress: loaded[name])
-        made = ENGINES[request.param](Settings())
+        made = ENGINES[request.param](Settings(compiled=False))    # or a model would change in between
         made.join("me")
         yield made
         made.close()
@@ -40,7 +40,7 @@ def engine(request: pytest.FixtureRequest, lite0: Model, tiny: Model, captioner:
 @pytest.fixture(scope="module")
 def plain(engine: Engine) -> Work:
     """The work itself, without an engine; it remembers nothing."""
-    return Work(replace(Settings(), looks_mb=0))
+    return Work(replace(Settings(), looks_mb=0, compiled=False))
 
 
 @pytest.fixture(scope="module")
