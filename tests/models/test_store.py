@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from models import sources, store
+from models import http, sources, store
 from models.store import Asset, NpmFile, PipMember, StoreError, Url
 
 CONTENT = bytes(range(256)) * 8192             # two megabytes
@@ -115,14 +115,14 @@ def test_a_file_arrives_with_its_progress_and_is_not_fetched_twice(monkeypatch: 
 
 def test_a_cut_connection_is_taken_up_where_it_broke(monkeypatch: Any, shop: str) -> None:
     offer(monkeypatch, Url(f"{shop}/cut"), size=None)
-    monkeypatch.setattr(sources, "CUTS", 100)
+    monkeypatch.setattr(http, "CUTS", 100)
     assert store.fetch("thing.bin").read_bytes() == CONTENT
     starts = [int((span or "bytes=0-")[6:-1]) for _, span in Shop.asked]
     assert len(starts) > 3 and starts == sorted(set(starts))
 
 
 def test_what_one_source_began_the_next_one_ends(monkeypatch: Any, shop: str, cache: Path) -> None:
-    monkeypatch.setattr(sources, "CUTS", 0)
+    monkeypatch.setattr(http, "CUTS", 0)
     asset = offer(monkeypatch, Url(f"{shop}/cut"))
     with pytest.raises(StoreError, match="/cut: "):
         store.fetch("thing.bin")
