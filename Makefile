@@ -18,6 +18,7 @@ RUN_HASH := $(shell (cat requirements.txt constraints.txt; echo "$(TORCH)") | sh
 DEV_HASH := $(shell (cat requirements*.txt constraints.txt; echo "$(TORCH)") | sha256sum | cut -c1-16)
 INSTALLED := .venv/.stamps/run-$(RUN_HASH)
 TESTABLE := .venv/.stamps/dev-$(DEV_HASH)
+RIVAL := .venv/.stamps/gradio-$(shell sha256sum bench/gradio.txt | cut -c1-16)
 HELD := .venv/.stamps/embedded-$(shell (cat models/store.py; echo "$$SEEWHY_CACHE") | sha256sum | cut -c1-16)
 
 .PHONY: run test check bench train-captioner browser embedded
@@ -32,7 +33,7 @@ check: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
 
-bench: $(TESTABLE) embedded browser
+bench: $(TESTABLE) $(RIVAL) embedded browser
 	$(BIN)/python -m bench $(ARGS)
 
 train-captioner: $(TESTABLE) embedded
@@ -56,6 +57,12 @@ $(INSTALLED): | .venv/bin/python
 	$(TORCH_FIRST)
 	$(PIP) -r requirements.txt
 	@mkdir -p $(@D) && rm -f $(@D)/run-* && touch $@
+
+# Gradio wants other versions of what we use, so it is kept apart.
+$(RIVAL): $(INSTALLED)
+	$(PYTHON) -m venv .venv/gradio
+	.venv/gradio/bin/python -m pip install --quiet --disable-pip-version-check -r bench/gradio.txt
+	@mkdir -p $(@D) && rm -f $(@D)/gradio-* && touch $@
 
 $(TESTABLE): $(INSTALLED)
 	$(PIP) -r requirements-dev.txt

@@ -45,6 +45,13 @@ def memory() -> int:
     return round(psutil.virtual_memory().total / 1e9)
 
 
+def busy() -> float:
+    """The share of all cores that other work takes at the moment: ratios suffer from it, too."""
+    import psutil
+
+    return round(psutil.cpu_percent(0.5) / 100, 2)
+
+
 def accelerator() -> str:
     """The GPU's name, or nothing."""
     import torch

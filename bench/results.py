@@ -27,13 +27,14 @@ class Room:
     rows: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     problem: str = ""
+    busy: float = 0.0                          # the machine, with other work, before this room began
 
 
 def described(rooms: list[Room], effort: str) -> dict[str, Any]:
     """All that results.json holds."""
     return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "effort": effort,
             "machine": machine.described(), "seconds": round(sum(room.seconds for room in rooms)),
-            "rooms": {room.name: {"seconds": round(room.seconds), "budget": room.budget,
+            "rooms": {room.name: {"seconds": round(room.seconds), "budget": room.budget, "busy": room.busy,
                                   **({"problem": room.problem} if room.problem else {}),
                                   "rows": [_row(row) for row in room.rows]} for room in rooms}}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench import table
+from bench import machine, table
 from bench.results import Room
 from bench.table import Row, line
 
@@ -24,6 +24,7 @@ from bench.table import Row, line
 BUDGETS = {"start": 40, "live": 15, "cost": 30, "detection": 40, "encode": 70, "path": 90, "caption_cost": 70,
            "rivals": 130, "growth": 50, "whatif": 80, "faith": 75, "captions": 40}
 OTHERS = 30
+QUIET = 0.15                 # of the machine may be busy with something else
 PATIENCE = 4.0               # budgets after which a room is ended; with --long there is no such end
 
 
@@ -62,7 +63,10 @@ def work(name: str, effort: str, out: Connection) -> None:
 
 def measure(name: str, effort: str, say: Callable[[str], None] = print) -> Room:
     """A room's rows, printed as they come; a room that hangs is ended."""
-    room, start = Room(name, BUDGETS.get(name, OTHERS)), time.monotonic()
+    room = Room(name, BUDGETS.get(name, OTHERS), busy=machine.busy())
+    if room.busy > QUIET:
+        say(f"       (other work takes {room.busy:.0%} of this machine: measure again when it is quiet)")
+    start = time.monotonic()
     inbox, outbox = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=work, args=(name, effort, outbox))
     process.start()

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from explainers.base import Explanation, Look, method
 from explainers.needs import SENTENCES
 from explainers.pixels import at_once, hidden, pixel_gradient
+from explainers.running import running
 from models.base import BadInput, Model, Net, Target
 
 Forward = Callable[[Tensor], Tensor]
 warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")      # captum takes them away again
 PREVIEW = 5                  # steps between two looks at how integrated gradients are coming along
+FEW = 10                     # noisy copies before which nothing is said about the rest
 NOISY = "Not whether a pixel speaks for or against, and it is noisy on deep nets."
 
 
@@ -50,26 +52,52 @@ def input_x_gradient(look: Look, target: Target) -> Explanation:
         cannot="Not whether a pixel speaks for or against; with strong noise it shows what the noise does.",
         samples=(24, 2, 100), noise=(0.15, 0.01, 0.5), seed=(0, 0, 999))
 def smooth_grad(look: Look, target: Target, samples: int, noise: float, seed: int) -> Iterator[Explanation]:
-    """Smilkov et al. 2017: signed gradients are averaged, their size is shown."""
-    for mean, done in smoothed(look.forward(target), look.x, samples, noise, seed):
-        yield Explanation(per_pixel(mean), progress=done / samples,
-                          note=f"{done} of {samples} noisy copies." if done < samples else "")
+    """Smilkov et al. 2017: signed gradients are averaged, their size is shown.
+
+    It ends before all samples when the rest would change nothing (running.py).
+    """
+    totals, counts, near = [torch.zeros_like(look.x), torch.zeros_like(look.x)], [0, 0], None
+    for turn, (gradient, count) in enumerate(noisy(look.forward(target), look.x, samples, noise, seed)):
+        totals[turn % 2] += gradient
+        counts[turn % 2] += count
+        done = sum(counts)
+        if done >= FEW and counts[0] == counts[1]:
+            near = running(totals, _strength, look.canvas, done, samples)
+        enough = done == samples or (near is not None and near.settled)
+        numbers: dict[str, float | str] = {"samples": done}
+        so_far = f"{done} of {samples} noisy copies" + (": the rest would change nothing." if enough else ".")
+        yield Explanation(per_pixel((totals[0] + totals[1]) / done), note="" if done == samples else so_far,
+                          progress=1.0 if enough else done / samples,
+                          numbers=numbers | ({"running error": near.error} if near else {}))
+        if enough:
+            return
+
+
+def _strength(gradients: list[Tensor]) -> np.ndarray:
+    return per_pixel(torch.stack(gradients).sum(0))
 
 
 def smoothed(forward: Forward, x: Tensor, samples: int, noise: float,
              seed: int) -> Iterator[tuple[Tensor, int]]:
-    """The mean gradient so far, and of how many noisy copies. `noise` is a share of the range [0,1]."""
+    """The mean gradient so far, and of how many noisy copies."""
+    total, done = torch.zeros_like(x), 0
+    for gradient, count in noisy(forward, x, samples, noise, seed):
+        total, done = total + gradient, done + count
+        yield total / done, done
+
+
+def noisy(forward: Forward, x: Tensor, samples: int, noise: float,
+          seed: int) -> Iterator[tuple[Tensor, int]]:
+    """Sums of gradients, and of how many noisy copies each. `noise` is a share of the range [0,1]."""
     from captum.attr import NoiseTunnel, Saliency  # half a second to import
 
-    tunnel, total, done = NoiseTunnel(Saliency(forward)), torch.zeros_like(x), 0
-    while done < samples:
+    tunnel = NoiseTunnel(Saliency(forward))
+    for done in range(0, samples, at_once(x)):
         count = min(at_once(x), samples - done)
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             torch.manual_seed(seed * 1000 + done)
-            total += count * tunnel.attribute(x.clone().requires_grad_(), nt_samples=count, stdevs=noise,
-                                              abs=False).detach()
-        done += count
-        yield total / done, done
+            mean = tunnel.attribute(x.clone().requires_grad_(), nt_samples=count, stdevs=noise, abs=False)
+        yield count * mean.detach(), count
 
 
 @method("Integrated gradients", group="gradients", signed=True, needs=("gradient",),

@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 from explainers.base import Explanation, Look, method
 from explainers.pixels import at_once, hidden, probability, shown
+from explainers.running import running
 from models.base import BadInput, Box, Features, Prediction, Target
+
+SOME = 100                           # masks before which a map is mostly chance
+PARTS = 8                            # of the masks: a coarse grid has few cells, so two would say little
 
 
 def looked_at(look: Look, weigh: Callable[[Features], Tensor], pictures: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ def _starts(length: int, size: int, step: int) -> range:
         masks=(1000, 20, 4000), grid=(8, 4, 24), fill=("black", "blur", "mean"), seed=(0, 0, 999))
 def rise(look: Look, target: Target, masks: int, grid: int, fill: str, seed: int) -> Iterator[Explanation]:
     """Petsiuk et al. 2018 with p 0.5, as a difference of means: the same order, without the constant."""
-    yield from over_masks(look, probability(look, target), masks, grid, fill, seed)
+    yield from over_masks(look, probability(look, target), masks, grid, fill, seed, settles=True)
 
 
 @method("D-RISE", group="perturbation", signed=True, tasks=("detect",),
@@ -81,7 +85,7 @@ def d_rise(look: Look, target: Target, masks: int, grid: int, fill: str, seed: i
         found = [look.model.predict(one, look.canvas, **look.settings) for one in _each_picture(features)]
         return torch.tensor([_best(p, wanted, classes) for p in found])
 
-    yield from over_masks(look, weigh, masks, grid, fill, seed)
+    yield from over_masks(look, weigh, masks, grid, fill, seed, settles=True)
 
 
 def _each_picture(features: Features) -> list[Features]:
@@ -139,28 +143,60 @@ def random_masks(count: int, grid: int, size: tuple[int, int], draw: np.random.G
                         for m, (top, left) in zip(large, shifts, strict=True)])
 
 
-def over_masks(look: Look, weigh: Callable[[Features], Tensor], masks: int, grid: int, fill: str,
-                seed: int) -> Iterator[Explanation]:
+def over_masks(look: Look, weigh: Callable[[Features], Tensor], masks: int, grid: int, fill: str, seed: int,
+               settles: bool = False) -> Iterator[Explanation]:
     """E[weight | seen] - E[weight | hidden] for every pixel, better with every batch of masks.
 
-    It is the weights' regression on each pixel's mask: its covariance with them over its own variance.
+    It is the weights' regression on each pixel's mask: its covariance with them over its own variance. With
+    `settles` it ends before all masks when the rest would change nothing (running.py).
     """
     x, instead, inside = look.x.detach(), hidden(look, fill), shown(look).bool()
     draw = np.random.default_rng(seed)
-    both, single, square = (np.zeros(look.canvas.size) for _ in range(3))
-    total, done = 0.0, 0
+    parts, done, turn, near = [_Slopes(look.canvas.size) for _ in range(PARTS)], 0, 0, None
     while done < masks:
         count = min(2 * at_once(x), masks - done)
         drawn = random_masks(count, grid, look.canvas.size, draw)
         seen = torch.where(inside, drawn.to(x.device), 1.0)
         weights = looked_at(look, weigh, seen * x + (1 - seen) * instead).double().cpu().numpy()
-        planes = drawn[:, 0].double().numpy()
-        both += np.tensordot(weights, planes, 1)
-        single, square = single + planes.sum(0), square + (planes ** 2).sum(0)
-        total, done = total + weights.sum(), done + count
-        covariance = both / done - single / done * total / done
-        variance = np.maximum(square / done - (single / done) ** 2, 0.05)   # a sixth once masks are many
-        yield Explanation((covariance / variance).astype(np.float32), progress=done / masks,
-                          numbers={"masks": done, "mean over masks": float(total / done)},
-                          note="" if done == masks else f"{done} of {masks} masks"
-                          + (": mostly chance so far." if done < 100 else "."))
+        parts[turn % PARTS].add(weights, drawn[:, 0].double().numpy())
+        done, turn = done + count, turn + 1
+        if turn % PARTS == 0 and done >= SOME:
+            near = running(parts, _slope, look.canvas, done, masks)
+        enough = done == masks or (settles and near is not None and near.settled)
+        numbers: dict[str, float | str] = {"masks": done, "mean over masks": _mean(parts)}
+        yield Explanation(_slope(parts), progress=1.0 if enough else done / masks,
+                          numbers=numbers | ({"running error": near.error} if near else {}),
+                          note=_so_far(done, masks, enough))
+        if enough:
+            return
+
+
+def _so_far(done: int, masks: int, enough: bool) -> str:
+    if done == masks:
+        return ""
+    if enough:
+        return f"{done} of {masks} masks: the rest would change nothing."
+    return f"{done} of {masks} masks" + (": mostly chance so far." if done < SOME else ".")
+
+
+class _Slopes:
+    """Sums from which the regression of weights on every pixel's mask follows."""
+
+    def __init__(self, size: tuple[int, int]):
+        self.sums = np.zeros((3, *size))               # weight x mask, mask, mask squared
+        self.total, self.count = 0.0, 0
+
+    def add(self, weights: np.ndarray, planes: np.ndarray) -> None:
+        self.sums += np.stack([np.tensordot(weights, planes, 1), planes.sum(0), np.square(planes).sum(0)])
+        self.total, self.count = self.total + float(weights.sum()), self.count + len(weights)
+
+
+def _mean(parts: list[_Slopes]) -> float:
+    return sum(p.total for p in parts) / sum(p.count for p in parts)
+
+
+def _slope(parts: list[_Slopes]) -> np.ndarray:
+    """The regression on the masks of all these parts."""
+    both, single, square = np.sum([p.sums for p in parts], 0) / sum(p.count for p in parts)
+    variance = np.maximum(square - single ** 2, 0.05)  # a sixth once masks are many
+    return ((both - single * _mean(parts)) / variance).astype(np.float32)

@@ -54,7 +54,7 @@ class Body:
     def __init__(self, net: nn.Module, cut: Callable[[Any], Seeing], size: int):
         self.state = NOT_YET
         self.bytes = 0                         # of weights that are held a second time
-        self._net, self._cut, self._size = net, cut, size
+        self.net, self.cut, self.size = net, cut, size
         self._plain = cut(net)
         self._folded: Seeing | None = None
         self._session: Seeing | None = None
@@ -69,7 +69,7 @@ class Body:
 
     def _takes(self, x: Tensor) -> bool:
         return (not torch.is_grad_enabled() and not x.requires_grad and not x.is_cuda
-                and x.dtype == torch.float32 and x.shape[1:] == (3, self._size, self._size))
+                and x.dtype == torch.float32 and x.shape[1:] == (3, self.size, self.size))
 
     def _looked_into(self) -> bool:
         """Whether somebody hung hooks on the net's layers or wants gradients of its weights."""
@@ -87,19 +87,19 @@ class Body:
                 state = f"torch: {problem}"
             except Exception as problem:       # exporters and ONNX Runtime have no base class for errors
                 state = f"torch: {reason(problem)}"
-                log.warning("%s is not compiled and stays slower: %s", type(self._net).__name__, problem)
+                log.warning("%s is not compiled and stays slower: %s", type(self.net).__name__, problem)
             try:
                 self._folded = self._without_norms()
             except Exception as problem:
-                log.info("%s keeps its batch norms: %s", type(self._net).__name__, reason(problem))
+                log.info("%s keeps its batch norms: %s", type(self.net).__name__, reason(problem))
             self.state = state
 
     def _without_norms(self) -> Seeing | None:
         """The same way through a copy whose batch norms are part of the convolutions before them."""
-        twin = nets.folded(self._net)
+        twin = nets.folded(self.net)
         if twin is None:
             return None
-        see, x = self._cut(twin), example(self._size)[:1].to(self._weights[0].device)
+        see, x = self.cut(twin), example(self.size)[:1].to(self._weights[0].device)
         with torch.no_grad():
             close(see(x), self._plain(x))
         shared = {weight.data_ptr() for weight in self._weights}
@@ -116,35 +116,23 @@ class Body:
                 return self._checked(kept)
             except Exception as problem:
                 log.warning("what is kept in %s is spoilt and is made anew: %s", file, reason(problem))
-        fresh = self._export()
+        fresh = exported(self.net, self._plain, self.size)
         see = self._checked(fresh)
         _keep(file, fresh)
         return see
 
     def _key(self) -> str:
         """A hash of the weights and of what makes a graph of them."""
-        makers = EXPORT, torch.__version__, _onnxruntime().__version__, type(self._net).__name__, self._size
+        makers = EXPORT, torch.__version__, _onnxruntime().__version__, type(self.net).__name__, self.size
         held = hashlib.sha256(repr(makers).encode())
-        for name, tensor in self._net.state_dict().items():
+        for name, tensor in self.net.state_dict().items():
             held.update(f"{name} {tuple(tensor.shape)}".encode())
             held.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
         return held.hexdigest()[:32]
 
-    def _export(self) -> bytes:
-        """The body as an ONNX file's bytes, for any number of pictures."""
-        out: Any = io.BytesIO()
-        x = example(self._size)[:1]
-        with torch.no_grad(), _exporting():
-            names = [f"features {i}" for i in range(len(self._plain(x).tensors))]
-            # The newer exporter needs the package onnxscript besides.
-            torch.onnx.export(_Traced(self._net, self._plain), (x,), out, dynamo=False, output_names=names,
-                              input_names=["pictures"],
-                              dynamic_axes={name: {0: "n"} for name in ("pictures", *names)})
-        return out.getvalue()
-
     def _checked(self, made: bytes) -> Seeing:
         """The file's bytes as a function, seen to do what torch does with two pictures and with one."""
-        ready, x = opened(made), example(self._size)
+        ready, x = opened(made), example(self.size)
         with torch.no_grad():
             told = self._plain(x)
         maps = len(told.maps)
@@ -159,8 +147,8 @@ class Body:
         return see
 
 
-class _Traced(nn.Module):
-    """What the exporter follows: the net's weights have their names, tensors come out."""
+class Tensors(nn.Module):
+    """A net's way to its features as a module of its own: its weights have their names, tensors come out."""
 
     def __init__(self, net: nn.Module, see: Seeing):
         super().__init__()
@@ -201,6 +189,18 @@ def in_torch() -> Iterator[None]:
         yield
     finally:
         _in_torch.reset(token)
+
+
+def exported(net: nn.Module, see: Seeing, size: int) -> bytes:
+    """A net's way from `pictures` to its features as an ONNX file's bytes, for any number of pictures."""
+    out: Any = io.BytesIO()
+    x = example(size)[:1]
+    with torch.no_grad(), _exporting():
+        names = [f"features {i}" for i in range(len(see(x).tensors))]
+        # The newer exporter needs the package onnxscript besides.
+        torch.onnx.export(Tensors(net, see), (x,), out, dynamo=False, input_names=["pictures"],
+                          output_names=names, dynamic_axes={name: {0: "n"} for name in ("pictures", *names)})
+    return out.getvalue()
 
 
 def opened(made: bytes | str) -> Any:

@@ -36,12 +36,12 @@ class Credit:
 
     def __init__(self, send: Callable[[str, dict[str, Any]], None], seq: Any):
         self._send, self.seq = send, seq
-        self._open, self._lock = True, Lock()
+        self.open, self._lock = True, Lock()
 
     def answer(self, event: str, fields: dict[str, Any]) -> bool:
         """Whether this was the answer."""
         with self._lock:
-            mine, self._open = self._open, False
+            mine, self.open = self.open, False
         if mine:
             self._send(event, {**({} if self.seq is None else {"seq": self.seq}), **fields})
         return mine
@@ -154,9 +154,9 @@ class Live:
         self.engine.progress(session.client, wish.model, hear)
 
     def _withdraw(self, session: Session) -> None:
-        """Give back the credit of a frame that nobody wants looked at any more; kept ones stay."""
-        credit, session.waiting = session.waiting, None
-        if credit is not None:
+        """Give back the credits of frames that nobody wants looked at any more; kept ones stay."""
+        under_way, session.under_way = session.under_way, []
+        for credit in under_way:
             self.engine.stop(session.client, _frame_id(credit.seq))
             credit.answer("dropped", {"code": "configuring",
                                       "message": "something else was asked for before this picture's turn"})
@@ -185,7 +185,7 @@ class Live:
             return
         kept = session.keep(credit.seq, jpeg) if m.get("keep") is True else None
         if kept is None:
-            session.waiting = credit
+            session.under_way = [*(other for other in session.under_way if other.open), credit]
         self.engine.submit(session.client, _frame_id(credit.seq), See(jpeg, wish, kept is not None),
                            partial(self._seen, session, credit, session.version, kept, wish.target.text))
 

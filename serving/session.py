@@ -25,7 +25,7 @@ class Session:
         self.client, self.wish = client, wish
         self.version = 0                       # of what was wished for last; an older one's news is not heard
         self.complained: set[str] = set()      # each complaint of the live explanation is made once
-        self.waiting: Any = None               # the credit of the last frame that is not kept
+        self.under_way: list[Any] = []   # credits of frames that are not kept: in the model, and waiting
         self.telling = RLock()                 # held while a wish takes effect and is told
         self._pending: Wish | None = None      # wished for, its model still on the way
         self._limit = kept

@@ -26,7 +26,7 @@ def test_the_shape_of_the_file(tmp_path: Path) -> None:
     said = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", said["date"])
     assert said["effort"] == "usual" and said["seconds"] == 13
-    assert said["rooms"]["path"] == {"seconds": 1, "budget": 90, "rows": [],
+    assert said["rooms"]["path"] == {"seconds": 1, "budget": 90, "busy": 0.0, "rows": [],
                                      "problem": "RuntimeError: no Chromium"}
     first, second, third, fourth, _ = said["rooms"]["cost"]["rows"]
     assert first == {"what": "a / b", "measured": 0.9, "interval": [0.8, 1.0], "pairs": 3, "goal": "<= 1.05",

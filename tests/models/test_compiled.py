@@ -67,6 +67,10 @@ def body(net: nn.Module) -> compiled.Body:
     return compiled.Body(net, lambda net: lambda x: Features((net(x),), (net[0](x),)), 32)
 
 
+def export(net: nn.Module) -> bytes:
+    return compiled.exported(net, body(net).cut(net), 32)
+
+
 def plain(net: nn.Module) -> compiled.Body:
     return compiled.Body(net, lambda net: lambda x: Features((net(x),)), 32)
 
@@ -213,7 +217,7 @@ def test_an_export_is_kept_and_taken_again(folder: Path, monkeypatch: pytest.Mon
     body(small()).compile()
     (file,) = folder.iterdir()
     before = file.read_bytes()
-    monkeypatch.setattr(compiled.Body, "_export", never)
+    monkeypatch.setattr(compiled, "exported", never)
     again = body(small())
     again.compile()
     assert again.state == "ONNX Runtime" and file.read_bytes() == before
@@ -234,7 +238,7 @@ def test_a_spoilt_export_is_made_anew(folder: Path, spoilt: bytes | str, caplog:
     if spoilt == "another":
         other = small()
         other[0].weight *= 1.01
-        spoilt = body(other)._export()
+        spoilt = export(other)
     file.write_bytes(good[:len(good) // 2] if spoilt == "half" else spoilt)   # type: ignore[arg-type]
     again = body(small())
     again.compile()
@@ -247,13 +251,13 @@ def test_an_export_that_says_something_else_is_given_up(folder: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     wrong, other, calls = body(small()), small(), list[int]()
     other[3].bias += 1
-    made = body(other)._export()
+    made = export(other)
 
-    def export(self: compiled.Body) -> bytes:
+    def again(*_: Any) -> bytes:
         calls.append(1)
         return made
 
-    monkeypatch.setattr(compiled.Body, "_export", export)
+    monkeypatch.setattr(compiled, "exported", again)
     before = seen(wrong)
     wrong.compile()
     wrong.compile()
