@@ -55,7 +55,8 @@ def test_what_looks_at_nothing_imports_nothing_that_looks(code: str) -> None:
 
 @pytest.mark.parametrize("code", [
     COMMAND.format(words=["predict", str(presets.path("cat"))]),
+    COMMAND.format(words=["predict", str(presets.path("cat")), "--task", "caption"]),
     LIVE,
-], ids=["predict", "live with a map"])
+], ids=["predict", "caption", "live with a map"])
 def test_looking_imports_nothing_that_it_does_not_need(code: str) -> None:
     assert not imported(code) & RARE

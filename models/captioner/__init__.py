@@ -1,4 +1,4 @@
-"""EfficientNetV2-LSTM: captions, word by word. TensorFlow is imported when a captioner is first loaded."""
+"""EfficientNetV2-LSTM: captions, word by word; TensorFlow is imported for a user's own captioner alone."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -40,7 +40,6 @@ def load_own(own: Own, info: ModelInfo, progress: Progress = silent) -> CaptionM
 
 def load(name: str, progress: Progress = silent) -> CaptionModel:
     """A captioner of the catalog, ready to look."""
-    progress("TensorFlow", 0, 3)
     from models.captioner import model
 
     return model.load(CATALOG[name], WEIGHTS, progress)

@@ -1,22 +1,44 @@
-"""TensorFlow as one more torch function: the only file that holds tensors of both."""
+"""TensorFlow as one more torch function: the only file that holds tensors of both.
+
+Only what a person brings and what the official weights come in needs it; it takes seconds to import.
+"""
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # noqa: F401  (torch with its compiler comes before TensorFlow: after it, Triton crashes)
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.captioner import network  # settles TensorFlow's devices and threads
-from models.captioner.network import tf
+from models.base import THREADS
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 TRACES: Counter[str] = Counter()
 """How often TensorFlow traced each function. It must not grow while live: tracing takes seconds."""
 
 AT_ONCE = 16                 # pictures in one TensorFlow call: more is hardly faster and takes memory
+
+
+def _settle_tensorflow() -> None:
+    """Off the GPU, and no more threads than torch has; one op at a time is fastest on few cores."""
+    try:
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        pass  # somebody ran TensorFlow in this process before us: its settings can no longer be changed
+
+
+_settle_tensorflow()
 
 
 class _Through(torch.autograd.Function):
@@ -65,7 +87,7 @@ def through(run: Callable[..., Any], x: Tensor, *fixed: np.ndarray) -> Tensor:
 
 def encoder(net: Any) -> Callable[[Tensor], Tensor]:
     """A Keras net as a torch function: Nx3xhxw in [0,1] to NxCxhxw."""
-    apply = network.as_function(net)
+    apply = as_function(net)
     size = net.input_shape[1:3]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.float32)], jit_compile=False)
@@ -80,28 +102,38 @@ def encoder(net: Any) -> Callable[[Tensor], Tensor]:
     return encode
 
 
-Scorer = Callable[[Tensor, tuple[int, ...], np.ndarray], Tensor]
-"""NxCxhxw features, the T words of a caption and TxK asked ones to NxTxK log-probabilities."""
+def build_encoder(architecture: str = "EfficientNetV2B0", weights: str | None = None,
+                  side: int = 224) -> keras.Model:
+    """RGB from 0 to 255, Nx224x224x3, to the last map, Nx7x7xC; EfficientNets normalise by themselves."""
+    net = getattr(keras.applications, architecture)
+    return net(include_top=False, weights=weights, input_shape=(side, side, 3))
 
 
-def asked_of(log_p: Any, asked: Any) -> Any:
-    """NxTxV and TxK to NxTxK."""
-    return tf.gather(log_p, tf.repeat(asked[None], tf.shape(log_p)[0], 0), batch_dims=2)
+def as_function(net: keras.Model) -> Callable[..., Any]:
+    """The net in inference with constant weights: a tape then spends nothing on their gradients."""
+    groups = (net.trainable_variables, net.non_trainable_variables)
+    fixed = [[np.asarray(v) for v in group] for group in groups]
+
+    def run(inputs: Any) -> Any:
+        constants = [[tf.constant(v) for v in group] for group in fixed]
+        return net.stateless_call(*constants, inputs, training=False)[0]
+
+    return run
 
 
-def scorer(arrays: network.Weights, start: int) -> Scorer:
-    """The decoder's log-probabilities by teacher forcing, differentiable in the features."""
-    integers = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None, None), tf.int32)
-    channels = arrays["picture.kernel"].shape[0]
+def layers_with_kernels(net: keras.Model) -> list[keras.layers.Layer]:
+    """The convolutions and dense layers, first to last."""
+    return [layer for layer in net.layers if getattr(layer, "kernel", None) is not None]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, channels), tf.float32), *integers])
-    def run(maps: Any, words: Any, asked: Any) -> Any:
-        TRACES["score"] += 1
-        w = {name: tf.constant(value) for name, value in arrays.items()}
-        return asked_of(network.teacher_forced(w, network.look_at(w, maps), words), asked)
 
-    def score(features: Tensor, words: tuple[int, ...], asked: np.ndarray) -> Tensor:
-        fed = np.array([start, *words[:-1]], np.int32)
-        return through(run, features.permute(0, 2, 3, 1), fed, asked.astype(np.int32))
-
-    return score
+def redrawn(net: keras.Model, count: int, seed: int) -> keras.Model:
+    """A copy of a net whose last `count` kernels are drawn anew and whose biases there are zero."""
+    rng, out = np.random.default_rng(seed), keras.models.clone_model(net)
+    out.set_weights(net.get_weights())
+    for layer in layers_with_kernels(out)[-count:]:
+        kernel, *biases = layer.get_weights()
+        deep = isinstance(layer, keras.layers.DepthwiseConv2D)
+        fan = int(np.prod(kernel.shape[:2] if deep else kernel.shape[:-1]))
+        drawn = (rng.standard_normal(kernel.shape) * np.sqrt(2 / fan)).astype(np.float32)
+        layer.set_weights([drawn, *(np.zeros_like(b) for b in biases)])
+    return out

@@ -1,7 +1,7 @@
 """The captioner as a model: a caption, and the score of every word."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models import classifier
+from models import compiled, nets
 from models.base import (
     BadInput,
     Canvas,
@@ -23,10 +23,11 @@ from models.base import (
     Target,
     Word,
     device,
+    randomised_copy,
     squeeze,
 )
-from models.captioner import bridge, network, plain
-from models.captioner.decode import Sentence, beam_search
+from models.captioner import decoder, encoder
+from models.captioner.search import Memory, Sentence, beam_search
 from models.captioner.vocabulary import Vocabulary
 
 HABIT = 0.05
@@ -39,45 +40,50 @@ RUNNERS_UP = 4
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """Pixels to the last map, how many layers that takes, and itself with the last few drawn anew."""
+class Sight:
+    """The first half: pixels to the last map, its layers' number, and itself with the last drawn anew."""
 
     run: Callable[[Tensor], Tensor]
     layers: int
-    redrawn: Callable[[int, int], Encoder]
+    redrawn: Callable[[int, int], Sight]
 
 
-class Decoder(Protocol):
-    """Words from one picture, in numpy: plain.Decoder, or a user's own."""
+class Speech(Protocol):
+    """The second half: words from maps. decoder.Decoder, or a user's own.
 
-    def look(self, maps: np.ndarray) -> Any: ...
-    def first(self, picture: Any) -> Any: ...
-    def step(self, picture: Any, words: np.ndarray, memory: Any) -> tuple[np.ndarray, Any]: ...
-    def pick(self, memory: Any, rows: np.ndarray) -> Any: ...
-    def teacher_forced(self, picture: Any, words: tuple[int, ...]) -> np.ndarray: ...
-    def channel_gradients(self, picture: Any, words: tuple[int, ...]) -> np.ndarray: ...
+    A picture is a tuple of tensors, N first; a memory one of tensors NxBx... for B captions of each.
+    """
 
-
-@dataclass(frozen=True)
-class Speech:
-    """The second half of a captioner: decoder for captions, scorer for gradients, and its layers redrawn."""
-
-    decoder: Decoder
-    scorer: bridge.Scorer
     layers: int
-    redrawn: Callable[[int, int], Speech]
+
+    def look(self, maps: Tensor) -> Any:
+        """NxLxC, the positions row by row, to pictures."""
+
+    def first(self, picture: Any) -> Memory:
+        """The memory of one caption a picture before its first word."""
+
+    def step(self, picture: Any, words: Tensor, memory: Any) -> tuple[Tensor, Memory]:
+        """The last words NxB to log-probabilities NxBxV of the next, and the memory after them."""
+
+    def follow(self, picture: Any, words: Sequence[int]) -> Tensor:
+        """NxTxV: log-probabilities of every word at each place of a caption; differentiable in the maps."""
+
+    def channel_gradients(self, picture: Any, words: Sequence[int]) -> Tensor:
+        """TxC: every word's gradient at one picture's maps, averaged over positions."""
+
+    def redrawn(self, count: int, seed: int) -> Speech:
+        """A copy whose last `count` layers are drawn anew."""
 
 
 class CaptionModel:
-    """An encoder and what speaks about its map."""
+    """What sees, and what speaks about it."""
 
     offers = frozenset({"gradient", "maps", "words", "redraw"})
 
-    def __init__(self, info: ModelInfo, vocabulary: Vocabulary, encoder: Encoder, speech: Speech,
-                 side: int = network.SIDE):
+    def __init__(self, info: ModelInfo, vocabulary: Vocabulary, sight: Sight, speech: Speech, side: int):
         self.info, self.vocabulary = info, vocabulary
         self.labels = dict(enumerate(vocabulary.words))
-        self._encoder, self._speech, self._side = encoder, speech, side
+        self.sight, self.speech, self._side = sight, speech, side
         self._empty = lru_cache(maxsize=64)(self._look_at_colour)
         self._seen: tuple[Tensor, int, Any] | None = None
 
@@ -85,7 +91,7 @@ class CaptionModel:
         return squeeze(frame, self._side)
 
     def encode(self, x: Tensor) -> Features:
-        return Features((self._encoder.run(x),))
+        return Features((self.sight.run(x),))
 
     def predict(self, features: Features, canvas: Canvas, **settings: Any) -> Prediction:
         beam, longest = settings.get("beam", 3), settings.get("longest", 20)
@@ -93,20 +99,19 @@ class CaptionModel:
 
     def sentences(self, features: Features, beam: int, longest: int = 20) -> list[Sentence]:
         """What the beam search finds in one picture, best first."""
-        decoder = self._speech.decoder
-        with plain.one_thread():
-            picture = self._picture(features)
-            return beam_search(lambda words, memory: decoder.step(picture, words, memory), decoder.pick,
-                               decoder.first(picture), start=self.vocabulary.start, end=self.vocabulary.end,
-                               width=beam, longest=longest)
+        speech, picture = self.speech, self._picture(features)
+        with torch.inference_mode():
+            return beam_search(lambda words, memory: speech.step(picture, words, memory),
+                               speech.first(picture), start=self.vocabulary.start, end=self.vocabulary.end,
+                               width=beam, longest=longest)[0]
 
     def read(self, features: Features, canvas: Canvas, words: tuple[int, ...]) -> Prediction:
         """A caption taken as given: each word's probability, its runners-up, and whether it is habit."""
-        decoder, shown = self._speech.decoder, []
-        with plain.one_thread():
-            without = decoder.teacher_forced(self._empty(_colour(canvas.x)), words)
-            log_p = decoder.teacher_forced(self._picture(features), words)
+        both = self._picture(features), self._empty(_colour(canvas.x))
+        with torch.inference_mode():
+            log_p, without = self.speech.follow(together(*both), words).cpu().numpy()
         log_p[:, self.vocabulary.end] = -np.inf          # it never stands in a word's place on the page
+        shown = []
         for t, index in enumerate(words):
             near = np.argsort(-log_p[t])[: RUNNERS_UP + 1]
             others = tuple(Choice(int(i), self.labels[int(i)], float(np.exp(log_p[t, i])))
@@ -123,36 +128,37 @@ class CaptionModel:
         return self.vocabulary.find(text)
 
     def _picture(self, features: Features) -> Any:
-        """What the decoder sees of these features; a caption, its words and their maps ask in turn."""
+        """What is seen of these features; a caption, its words and their maps ask in turn."""
         maps = features.maps[0]
         if self._seen is None or self._seen[0] is not maps or self._seen[1] != maps._version:
-            self._seen = maps, maps._version, self._speech.decoder.look(_rows(features))
+            with torch.no_grad():
+                self._seen = maps, maps._version, self.speech.look(_rows(maps.detach()))
         return self._seen[2]
 
     def _look_at_colour(self, colour: tuple[int, ...]) -> Any:
-        """What the decoder sees of a canvas of one colour: the picture replaced by its mean."""
+        """What is seen of a canvas of one colour: the picture replaced by its mean."""
         x = torch.tensor(colour, device=device()).float().div(COLOURS).view(1, 3, 1, 1)
         with torch.no_grad():
-            return self._speech.decoder.look(_rows(self.encode(x.expand(1, 3, self._side, self._side))))
+            return self.speech.look(_rows(self.encode(x.repeat(1, 1, self._side, self._side)).maps[0]))
+
+    def _follow(self, features: Features, words: Sequence[int]) -> Tensor:
+        return self.speech.follow(self.speech.look(_rows(features.maps[0])), words)
 
     def score(self, features: Features, target: Target) -> Tensor:
         """log p(word | words before, picture): one word (minus a rival), or the sum over all."""
         words, at = self._given(target), target.position
         if at is None:
-            asked = np.array(words)[:, None]
-            return self._speech.scorer(features.maps[0], words, asked)[..., 0].sum(1)
-        words = words[: at + 1]
-        pair = (words[at],) if target.versus is None else (words[at], target.versus)
-        log_p = self._speech.scorer(features.maps[0], words, np.tile(pair, (at + 1, 1)))[:, at]
-        return log_p[:, 0] if target.versus is None else log_p[:, 0] - log_p[:, 1]
+            return self._follow(features, words)[:, range(len(words)), words].sum(1)
+        log_p = self._follow(features, words[: at + 1])[:, at]
+        chosen = log_p[:, words[at]]
+        return chosen if target.versus is None else chosen - log_p[:, target.versus]
 
     def logits_of(self, features: Features, target: Target) -> Tensor:
         """Every word's number in one place of the caption: log-probabilities, shifted to a mean of zero."""
         words, at = self._given(target), target.position
         if at is None:
             raise BadInput("a whole caption has no classes to compare; say which word, as in word:1")
-        asked = np.tile(np.arange(len(self.labels)), (at + 1, 1))
-        log_p = self._speech.scorer(features.maps[0], words[: at + 1], asked)[:, at]
+        log_p = self._follow(features, words[: at + 1])[:, at]
         return log_p - log_p.mean(1, keepdim=True)
 
     def probability(self, features: Features, target: Target) -> Tensor:
@@ -163,10 +169,7 @@ class CaptionModel:
 
     def channel_gradients(self, features: Features, target: Target) -> Tensor:
         """TxC: every word's d log p / d features averaged over positions, as Grad-CAM weighs channels."""
-        decoder = self._speech.decoder
-        with plain.one_thread():
-            weights = decoder.channel_gradients(self._picture(features), self._given(target))
-        return torch.from_numpy(np.asarray(weights, np.float32)).to(features.maps[0].device)
+        return self.speech.channel_gradients(self._picture(features), self._given(target))
 
     def _given(self, target: Target) -> tuple[int, ...]:
         """The target's caption, checked."""
@@ -181,70 +184,82 @@ class CaptionModel:
                            f"got {target.position}")
         return words
 
+    def redrawn(self, share: float, seed: int) -> tuple[Sight, Speech]:
+        """Both halves with the last `share` of layers drawn anew: first what says words, then what sees."""
+        count = max(1, round(share * (self.sight.layers + self.speech.layers)))
+        deep = count - self.speech.layers
+        return (self.sight.redrawn(deep, seed) if deep > 0 else self.sight,
+                self.speech.redrawn(min(count, self.speech.layers), seed))
+
     def randomised(self, share: float, seed: int) -> CaptionModel:
-        """A copy whose last `share` of layers is drawn anew: first what says words, then the encoder."""
-        encoder, speech = self._encoder, self._speech
-        count = max(1, round(share * (encoder.layers + speech.layers)))
-        if count > speech.layers:
-            encoder = encoder.redrawn(count - speech.layers, seed)
-        return CaptionModel(self.info, self.vocabulary, encoder,
-                            speech.redrawn(min(count, speech.layers), seed), self._side)
+        return CaptionModel(self.info, self.vocabulary, *self.redrawn(share, seed), self._side)
 
 
-def _rows(features: Features) -> np.ndarray:
-    """1xCxhxw to (h*w)xC."""
-    return features.maps[0][0].detach().permute(1, 2, 0).flatten(0, 1).cpu().numpy()
+class TorchCaptioner(CaptionModel):
+    """A captioner that sees with a torch net, whose layers can be looked into and which is compiled."""
+
+    def __init__(self, info: ModelInfo, vocabulary: Vocabulary, body: compiled.Body, speech: Speech):
+        super().__init__(info, vocabulary, sight(body), speech, body.size)
+        self.net, self.body = body.net, body
+        self.offers = CaptionModel.offers | {"net"} | nets.relu(body.net)
+
+
+def together(*pictures: Any) -> Any:
+    """Several pictures as one batch of them."""
+    return type(pictures[0])(*map(torch.cat, zip(*pictures, strict=True)))
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """NxCxhxw to Nx(h*w)xC."""
+    return maps.flatten(2).transpose(1, 2)
 
 
 def _colour(x: Tensor) -> tuple[int, ...]:
     return tuple(int(v) for v in x.detach()[0].mean((1, 2)).mul(COLOURS).round().tolist())
 
 
-def keras_encoder(net: Any) -> Encoder:
-    """A Keras net behind the bridge."""
-    return Encoder(bridge.encoder(net), len(network.layers_with_kernels(net)),
-                   lambda count, seed: keras_encoder(network.redrawn(net, count, seed)))
+def sight(body: compiled.Body) -> Sight:
+    """A torch net's maps. Those of its layers that come after them, if it has such, are not counted."""
+    layers = sum(isinstance(m, nn.Conv2d) for m in body.net.modules())
+    beyond = sum(isinstance(m, nn.Linear) for m in body.net.modules())
+
+    def redrawn(count: int, seed: int) -> Sight:
+        net = randomised_copy(body.net, (count + beyond) / (layers + beyond), seed)
+        return sight(compiled.Body(net, body.cut, body.size))
+
+    return Sight(lambda x: body(x).maps[0], layers, redrawn)
 
 
-def lite0_encoder(net: classifier.Classifier) -> Encoder:
-    """EfficientNet-Lite0 as the classifier has it; its last layer, the classes, is not used."""
-    layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in net.net.modules())
-    return Encoder(lambda x: net.encode(x).maps[0], layers - 1,
-                   lambda count, seed: lite0_encoder(net.randomised((count + 1) / layers, seed)))
+def efficientnetv2(folder: Path) -> compiled.Body:
+    """Our own EfficientNetV2-B0, from its arrays."""
+    net = encoder.filled(encoder.EfficientNetV2B0(), arrays_of(folder / "encoder.npz"))
+    net.requires_grad_(False).to(device())
+    nets.channels_last(net)
+    return compiled.Body(net, lambda net: lambda x: Features((net(x),)), encoder.SIDE)
 
 
-def attention_speech(arrays: dict[str, np.ndarray], vocabulary: Vocabulary) -> Speech:
-    """The decoder of network.py, twice: in numpy to speak, in TensorFlow to be explained."""
-    def redrawn(count: int, seed: int) -> Speech:
-        return attention_speech(network.redrawn_decoder(arrays, count, seed), vocabulary)
-
-    return Speech(plain.Decoder(arrays, vocabulary), bridge.scorer(arrays, vocabulary.start),
-                  len(network.DECODER_LAYERS), redrawn)
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """The named arrays of an .npz as float32; nothing in it is ever unpickled."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name].astype(np.float32) for name in file.files}
 
 
-def load(info: ModelInfo, folder: Path, progress: Progress) -> CaptionModel:
+def load(info: ModelInfo, folder: Path, progress: Progress) -> TorchCaptioner:
     """An embedded captioner from its arrays: nothing is deserialised but numbers and words."""
+    progress(info.title, 0, 2)
     vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-    progress(info.title, 1, 3)
     lite0 = info.name == "efficientnet-lite0-lstm"
-    arrays = network.read_arrays(folder / ("lite0_decoder.npz" if lite0 else "decoder.npz"))
-    network.check_decoder(arrays, len(vocabulary.words))
+    speech = decoder.from_arrays(arrays_of(folder / ("lite0_decoder.npz" if lite0 else "decoder.npz")))
+    if speech.sizes.words != len(vocabulary.words):
+        raise ValueError(f"the decoder tells {speech.sizes.words} words apart, and the vocabulary has "
+                         f"{len(vocabulary.words)} lines")
+    progress(info.title, 1, 2)
     if lite0:
-        encoder = lite0_encoder(classifier.load("efficientnet-lite0"))
+        from models import classifier  # only for this one
+
+        body = classifier.load("efficientnet-lite0").body
     else:
-        net = network.put_encoder(network.build_encoder(), network.read_arrays(folder / "encoder.npz"))
-        encoder = keras_encoder(network.folded(net))
-    progress(info.title, 2, 3)
-    captioner = CaptionModel(info, vocabulary, encoder, attention_speech(arrays, vocabulary))
-    look_once(captioner)
-    progress(info.title, 3, 3)
+        body = efficientnetv2(folder)
+    captioner = TorchCaptioner(info, vocabulary, body, speech.to(device()))
+    progress(info.title, 2, 2)
     return captioner
-
-
-def look_once(captioner: CaptionModel) -> None:
-    """Trace the way there and back now; else whoever looks first waits for it, and the camera too."""
-    canvas = captioner.prepare(np.full((8, 8, 3), 128, np.uint8))
-    x = canvas.x.requires_grad_()
-    features = captioner.encode(x)
-    words = tuple(w.index for w in captioner.predict(features.each(Tensor.detach), canvas).words)
-    captioner.score(features, Target(words=words)).sum().backward()

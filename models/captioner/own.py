@@ -6,19 +6,20 @@ channels; the words so far are indices, padded in front with zeros to the length
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
+import torch
 from torch import Tensor
 
 from models import captioner
-from models.base import BadInput, ModelInfo, Progress
-from models.captioner import bridge, network
-from models.captioner.model import CaptionModel, Encoder, Speech, keras_encoder, look_once
-from models.captioner.network import tf
+from models.base import BadInput, ModelInfo, Progress, Target
+from models.captioner import bridge, model
+from models.captioner.bridge import keras, tf
+from models.captioner.model import CaptionModel, Sight
 from models.captioner.vocabulary import Vocabulary
 
 ENCODERS = {1280: ("EfficientNetV2B0", 224), 1408: ("EfficientNetV2B2", 260), 1536: ("EfficientNetV2B3", 300),
@@ -37,10 +38,11 @@ class Layout:
     features_first: bool
 
 
-class Heard(NamedTuple):
-    """The words so far, a row for each sentence, padded in front."""
+class Pooled(NamedTuple):
+    """What the file's network is told: each picture's map averaged over its positions, and how many."""
 
-    words: np.ndarray
+    features: Tensor
+    places: Tensor
 
 
 def read_layout(net: Any, name: str, known: int) -> Layout:
@@ -66,19 +68,20 @@ def read_layout(net: Any, name: str, known: int) -> Layout:
 
 
 class Speaker:
-    """The file's network behind the interface of the captioner's decoder."""
+    """The file's network as a captioner's second half. Its memory is the words so far, NxBxL."""
 
     def __init__(self, net: Any, layout: Layout, vocabulary: Vocabulary):
-        self.layout, self.vocabulary = layout, vocabulary
-        apply = network.as_function(net)
+        self.net, self.layout, self.vocabulary = net, layout, vocabulary
+        self.layers = max(1, len(bridge.layers_with_kernels(net)))
+        apply = bridge.as_function(net)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, None, None, layout.channels), tf.float32),
-                                      tf.TensorSpec((None, layout.longest), tf.int32)])
-        def run(maps: Any, words: Any) -> Any:
-            """NxTxV: every picture with every sentence."""
+        @tf.function(input_signature=[tf.TensorSpec((None, layout.channels), tf.float32),
+                                      tf.TensorSpec((None, None, layout.longest), tf.int32)])
+        def run(pooled: Any, words: Any) -> Any:
+            """NxBxV: every picture with the sentences of its own."""
             bridge.TRACES["score"] += 1
-            pooled, pictures, sentences = tf.reduce_mean(maps, (1, 2)), tf.shape(maps)[0], tf.shape(words)[0]
-            told = tf.repeat(pooled, sentences, 0), tf.tile(words, (pictures, 1))
+            pictures, sentences = tf.shape(words)[0], tf.shape(words)[1]
+            told = tf.repeat(pooled, sentences, 0), tf.reshape(words, (-1, layout.longest))
             ordered = told if layout.features_first else told[::-1]
             out = apply([tf.cast(t, i.dtype) for t, i in zip(ordered, net.inputs, strict=True)])
             log_p = tf.math.log(tf.maximum(tf.reshape(out, (pictures, sentences, layout.words)), LEAST))
@@ -88,73 +91,63 @@ class Speaker:
 
         self._run = run
 
-    def _heard(self, words: tuple[int, ...]) -> np.ndarray:
+    def _heard(self, words: Sequence[int]) -> Tensor:
         """The TxL inputs that ask for each word of a caption in turn."""
-        said = (self.vocabulary.start, *words[:-1])
-        return np.stack([self._padded(said[: t + 1]) for t in range(len(words))])
+        said, longest = (self.vocabulary.start, *words[:-1]), self.layout.longest
+        heard = torch.zeros(len(said), longest, dtype=torch.int32)
+        for t in range(len(said)):
+            kept = said[: t + 1][-longest:]
+            heard[t, longest - len(kept):] = torch.tensor(kept)
+        return heard
 
-    def _padded(self, said: tuple[int, ...]) -> np.ndarray:
-        row = np.zeros(self.layout.longest, np.int32)
-        kept = said[-self.layout.longest:]
-        row[self.layout.longest - len(kept):] = kept
-        return row
+    def look(self, maps: Tensor) -> Pooled:
+        return Pooled(maps.mean(1), torch.full((len(maps),), maps.shape[1]))
 
-    def look(self, maps: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(maps)[None, None]
+    def first(self, picture: Pooled) -> tuple[Tensor]:
+        return (torch.zeros(len(picture.features), 1, self.layout.longest, dtype=torch.int32),)
 
-    def first(self, picture: np.ndarray) -> Heard:
-        return Heard(np.zeros((1, self.layout.longest), np.int32))
+    def step(self, picture: Pooled, words: Tensor, memory: Any) -> tuple[Tensor, tuple[Tensor]]:
+        heard = torch.cat([memory[0][..., 1:], words[..., None].to(torch.int32)], 2)
+        return bridge.through(self._run, picture.features, heard.numpy()), (heard,)
 
-    def pick(self, memory: Heard, rows: np.ndarray) -> Heard:
-        return Heard(memory.words[rows])
+    def follow(self, picture: Pooled, words: Sequence[int]) -> Tensor:
+        heard = self._heard(words).expand(len(picture.features), -1, -1)
+        return bridge.through(self._run, picture.features, heard.numpy())
 
-    def step(self, picture: np.ndarray, words: np.ndarray, memory: Heard) -> tuple[np.ndarray, Heard]:
-        heard = np.concatenate([memory.words[:, 1:], words[:, None].astype(np.int32)], 1)
-        return self._run(picture, heard).numpy()[0], Heard(heard)
+    def channel_gradients(self, picture: Pooled, words: Sequence[int]) -> Tensor:
+        """Every position counts alike; with a copy of the picture for each word one way back does for all."""
+        with torch.enable_grad():
+            each = picture.features.detach().repeat(len(words), 1).requires_grad_()
+            log_p = bridge.through(self._run, each, self._heard(words)[:, None].numpy())[:, 0]
+            said = log_p.gather(1, torch.tensor(words)[:, None]).sum()
+            return torch.autograd.grad(said, each)[0] / picture.places
 
-    def teacher_forced(self, picture: np.ndarray, words: tuple[int, ...]) -> np.ndarray:
-        return self._run(picture, self._heard(words)).numpy()[0].copy()
-
-    def channel_gradients(self, picture: np.ndarray, words: tuple[int, ...]) -> np.ndarray:
-        """Every picture position counts alike: the gradient at the average, shared out among them."""
-        with tf.GradientTape() as tape:
-            each = tf.repeat(tf.convert_to_tensor(picture), len(words), 0)
-            tape.watch(each)
-            log_p = tf.linalg.diag_part(tf.transpose(self._run(each, self._heard(words)), (2, 0, 1)))
-            said = tf.reduce_sum(tf.gather(tf.transpose(log_p), np.array(words), batch_dims=1))
-        return tape.gradient(said, each).numpy().mean((1, 2))
-
-    def score(self, features: Tensor, words: tuple[int, ...], asked: np.ndarray) -> Tensor:
-        """bridge.Scorer: NxTxK log-probabilities."""
-        def run(maps: Any, heard: Any, asked: Any) -> Any:
-            return bridge.asked_of(self._run(maps, heard), asked)
-
-        return bridge.through(run, features.permute(0, 2, 3, 1), self._heard(words), asked.astype(np.int32))
+    def redrawn(self, count: int, seed: int) -> Speaker:
+        return Speaker(bridge.redrawn(self.net, count, seed), self.layout, self.vocabulary)
 
 
-def _speech(net: Any, layout: Layout, vocabulary: Vocabulary) -> Speech:
-    speaker = Speaker(net, layout, vocabulary)
-    return Speech(speaker, speaker.score, max(1, len(network.layers_with_kernels(net))),
-                  lambda count, seed: _speech(network.redrawn(net, count, seed), layout, vocabulary))
+def keras_sight(net: Any) -> Sight:
+    """A Keras net behind the bridge."""
+    return Sight(bridge.encoder(net), len(bridge.layers_with_kernels(net)),
+                 lambda count, seed: keras_sight(bridge.redrawn(net, count, seed)))
 
 
-def _encoder(channels: int, progress: Progress) -> tuple[Encoder, str]:
+def _sight(channels: int, progress: Progress) -> tuple[Sight, str]:
     """ImageNet's official weights where they can be fetched; else, for 1280 channels, ours."""
     name, side = ENCODERS[channels]
     progress(f"{name}, ImageNet weights", 1, 3)
     try:
-        net = network.build_encoder(name, weights="imagenet", side=side)
+        net = bridge.build_encoder(name, weights="imagenet", side=side)
     except Exception as problem:       # Keras raises whatever its download met
         if channels != 1280:
             raise BadInput(f"features of length {channels} come from {name}, and its ImageNet weights "
                            f"could not be fetched: {problem}") from problem
-        ours = network.read_arrays(captioner.WEIGHTS / "encoder.npz")
-        net = network.folded(network.put_encoder(network.build_encoder(), ours))
-        return keras_encoder(net), "features from our own EfficientNetV2-B0: no official weights in reach"
+        return (model.sight(model.efficientnetv2(captioner.WEIGHTS)),
+                "features from our own EfficientNetV2-B0: no official weights in reach")
     if name == "InceptionV3":          # the one that does not normalise by itself
         pictures = keras.Input((side, side, 3))
         net = keras.Model(pictures, net(keras.layers.Rescaling(1 / 127.5, -1)(pictures)))
-    return keras_encoder(net), f"features from {name} with ImageNet's official weights"
+    return keras_sight(net), f"features from {name} with ImageNet's official weights"
 
 
 def load(info: ModelInfo, file: Path, vocabulary_file: Path, progress: Progress) -> CaptionModel:
@@ -168,8 +161,17 @@ def load(info: ModelInfo, file: Path, vocabulary_file: Path, progress: Progress)
     layout = read_layout(net, file.name, len(lines))
     vocabulary = Vocabulary.of(["<pad>"] * (layout.words - len(lines)) + lines,
                                f"the vocabulary {vocabulary_file.name}")
-    encoder, where = _encoder(layout.channels, progress)
-    mine = CaptionModel(replace(info, note=where), vocabulary, encoder, _speech(net, layout, vocabulary),
-                     ENCODERS[layout.channels][1])
+    sight, where = _sight(layout.channels, progress)
+    mine = CaptionModel(replace(info, note=where), vocabulary, sight, Speaker(net, layout, vocabulary),
+                        ENCODERS[layout.channels][1])
     look_once(mine)
     return mine
+
+
+def look_once(mine: CaptionModel) -> None:
+    """Trace the way there and back now; else whoever looks first waits for it, and the camera too."""
+    canvas = mine.prepare(np.full((8, 8, 3), 128, np.uint8))
+    x = canvas.x.requires_grad_()
+    features = mine.encode(x)
+    words = tuple(w.index for w in mine.predict(features.each(Tensor.detach), canvas).words)
+    mine.score(features, Target(words=words)).sum().backward()

@@ -30,8 +30,8 @@ LONG = ("samples", "steps", "masks", "iterations", "randoms", "grid")
 # Methods that a model cannot serve, with the word that its sentence must hold.
 REFUSED = {("guided_backpropagation", "efficientnet-lite0"): "ReLU6",
            ("guided_backpropagation", "yolov3-tiny"): "LeakyReLU",
-           ("guided_backpropagation", "efficientnetv2-lstm"): "torch net",
-           ("guided_backpropagation", "efficientnet-lite0-lstm"): "torch net",
+           ("guided_backpropagation", "efficientnetv2-lstm"): "SiLU",
+           ("guided_backpropagation", "efficientnet-lite0-lstm"): "ReLU6",
            ("attention_rollout", "efficientnet-lite0"): "vit_b_16",
            ("attention_rollout", "resnet50"): "vit_b_16",
            ("attention_rollout", "swin_t"): "vit_b_16",

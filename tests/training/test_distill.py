@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.captioner import network
+from models.captioner.encoder import norm
+from tests.models.captioner import oracle
 from training.captioner import distill, encoders, inherit, views
 
 
@@ -34,7 +35,7 @@ def student() -> encoders.Student:
 
 
 def test_student_is_keras_efficientnetv2(student: encoders.Student) -> None:
-    net = network.put_encoder(network.build_encoder(), encoders.to_keras(student))
+    net = oracle.encoder(encoders.to_keras(student))
     x = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
     with torch.no_grad():
         mine = student(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
@@ -95,7 +96,7 @@ def test_small_kernels_are_found_where_they_exist(stride: int) -> None:
 
 
 def test_a_set_norm_scales_and_shifts() -> None:
-    bn, x = encoders.norm(4).eval(), torch.randn(50, 4, 3, 3)
+    bn, x = norm(4).eval(), torch.randn(50, 4, 3, 3)
     shift = torch.tensor([0.0, 1.0, -2.0, 3.0])
     with torch.no_grad():
         inherit.set_norm(bn, x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), 3.0, shift)

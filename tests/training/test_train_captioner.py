@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.captioner import network
+from models.captioner import bridge, encoder
+from models.captioner import decoder as shown
+from models.captioner.model import arrays_of
 from training.captioner import encoders, learner, maps, teach, train, tune
 
 COLOURS = {"red": (220, 40, 30), "blue": (30, 50, 220)}
@@ -55,7 +57,7 @@ def test_drawn_pictures_are_learnt(drawn: Path, tmp_path: Path) -> None:
     assert files == {"lite0_decoder.npz", "vocabulary.txt", "MODEL_CARD.md"}
     words = (tmp_path / "out" / "vocabulary.txt").read_text().split("\n")
     assert words[:4] == list(train.FRAME) and "red" in words and "." not in words
-    network.check_decoder(network.read_arrays(tmp_path / "out" / "lite0_decoder.npz"), len(words) - 1)
+    assert shown.sizes_of(arrays_of(tmp_path / "out" / "lite0_decoder.npz")).words == len(words) - 1
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert (
         "`train`: 4 pictures" in card
@@ -74,7 +76,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch
 
     def learn(name: str, reward: bool) -> dict[str, torch.Tensor]:
         torch.manual_seed(5)
-        decoder = learner.Decoder(12, channels=24, **SMALL)
+        decoder = learner.Decoder(learner.Sizes(12, 24, **SMALL))
         teach.teach(decoder, teach.Lesson([maps], captions), exam, tmp_path / name, epochs=4, rate=1e-3,
                     reward=reward, batch=3, patience=9, quiet=True)  # fmt: skip
         saved = torch.load(tmp_path / name, weights_only=False)
@@ -105,7 +107,7 @@ def test_reward_raises_what_is_rewarded() -> None:
     maps = rng.random((4, 4, 24)).astype(np.float16)
     words = [*train.FRAME, "a", "b", "c", "d"]
     captions = [[[4, 5]], [[6, 7]], [[5, 6]], [[7, 4]]]
-    decoder = learner.Decoder(8, channels=24, dropout=0.0, **SMALL)
+    decoder = learner.Decoder(learner.Sizes(8, 24, **SMALL), dropout=0.0)
     cider = teach.Cider([[teach.as_text(c, words) + " <end>" for c in own] for own in captions])
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-2)
     got = []
@@ -136,9 +138,9 @@ def test_ours_runs_through_all_its_phases(
         "decoder.npz", "lite0_decoder.npz", "encoder.npz", "vocabulary.txt", "MODEL_CARD.md",
     }  # fmt: skip
     assert "distillation, rest" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    tuned = network.read_arrays(tmp_path / "out" / "encoder.npz")
-    network.put_encoder(network.build_encoder(), tuned)
-    for name, before in network.read_arrays(tmp_path / "work" / "encoder.npz").items():
+    tuned = arrays_of(tmp_path / "out" / "encoder.npz")
+    encoder.filled(encoder.EfficientNetV2B0(), tuned)
+    for name, before in arrays_of(tmp_path / "work" / "encoder.npz").items():
         learns = name.startswith(("block6", "top")) and not name.endswith(("moving_mean", "moving_variance"))
         if not learns:
             assert np.array_equal(before, tuned[name]), f"{name} was to rest"
@@ -191,6 +193,6 @@ def test_official_weights_out_of_reach_are_said_so(
     def offline(*arguments: object) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr(network, "build_encoder", offline)
+    monkeypatch.setattr(bridge, "build_encoder", offline)
     assert train.main(["--data", str(drawn), "--work", str(tmp_path), "--encoder", "b0"]) == 2
     assert "EfficientNetV2B0's official weights could not be fetched (no route)" in capsys.readouterr().err

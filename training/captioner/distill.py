@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.captioner.encoders import CHANNELS, Arrays, Same, Student, Teacher, to_keras
+from models.captioner.encoder import CHANNELS, Same
+from training.captioner.encoders import Arrays, Student, Teacher, to_keras
 from training.captioner.inherit import inherit
 from training.captioner.views import FRONT, Pictures, crops, draw, keep
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from training.captioner.encoders import Block, Same, Student, Teacher
+from models.captioner.encoder import Block, Same
+from training.captioner.encoders import Student, Teacher
 
 # Student's block, the teacher's block it learns from, whether it is an addition that mends the one before.
 PLAN = (
@@ -237,7 +238,7 @@ def inherit(student: Student, back: Same, teacher: Teacher, pictures: Tensor) ->
         elif i < 15:
             after = maps[i]
         stream = copy_block(
-            student.blocks[name],
+            student.block(name),
             teacher,
             i,
             stream,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from training.captioner.encoders import CHANNELS, Student, Teacher, from_keras
+from models.captioner.encoder import CHANNELS
+from training.captioner.encoders import Student, Teacher, from_keras
 from training.captioner.views import Pictures, tensor, view
 
 SIDE = 224
@@ -70,7 +71,7 @@ def torch_maps(net: torch.nn.Module) -> ToMaps:
 
 def official(size: str, work: Path) -> ToMaps:
     """keras.applications' EfficientNetV2 with ImageNet weights; B0's are also written as an encoder file."""
-    from models.captioner.network import build_encoder, encoder_arrays
+    from models.captioner.bridge import build_encoder, keras
 
     architecture = f"EfficientNetV2{OFFICIAL[size]}"
     try:
@@ -81,7 +82,9 @@ def official(size: str, work: Path) -> ToMaps:
             "try again with a network, or use --encoder ours, lite0 or an encoder file"
         ) from error
     if size == "b0":
-        write_half(work / "encoder.npz", encoder_arrays(net))
+        write_half(work / "encoder.npz", {
+            f"{layer.name}.{w.name}": np.asarray(w) for layer in net.layers for w in layer.weights
+            if not isinstance(layer, keras.layers.Normalization)})
 
     def maps(images: Pictures) -> NDArray[np.float32]:
         out = np.asarray(net(images.astype(np.float32), training=False))

@@ -64,7 +64,7 @@ def examine(decoder: Decoder, exam: Exam, width: int = 1) -> tuple[dict[str, flo
     said: list[str] = []
     for i in range(0, len(exam.maps), 100):
         maps = some(exam.maps, slice(i, i + 100))
-        rows = decoder.beam(maps, width) if width > 1 else decoder.say(maps)[:, 0].tolist()
+        rows = decoder.beam(maps, width) if width > 1 else decoder.speak(maps)[:, 0].tolist()
         said += [as_text(row, exam.words) for row in rows]
     return score(said, exam.references), said
 
@@ -158,7 +158,7 @@ def reward_loss(
     The end mark counts as a word: without it captions learn to stop in the middle of a phrase.
     """
     decoder.eval()
-    said = decoder.say(maps, samples, sample=True)
+    said = decoder.speak(maps, samples, sample=True)
     text = [[as_text(s, words) + " <end>" * (END in s) for s in own] for own in said.tolist()]
     reward = torch.tensor([[cider.one(int(p), s) for s in own] for p, own in zip(rows, text, strict=True)])
     better = reward - (reward.sum(1, keepdim=True) - reward) / (samples - 1)
@@ -173,7 +173,7 @@ def groups_of(decoder: Decoder, rate: float, read_rate: float) -> list[dict[str,
     """The decoder's weights at one rate, its reader's each at a rate relative to its own size."""
     groups: list[dict[str, Any]] = [{"params": [], "rate": rate}]
     for name, weight in decoder.named_parameters():
-        if not name.startswith("read."):
+        if not name.startswith("map_reader."):
             groups[0]["params"].append(weight)
         elif weight.requires_grad:
             size = max(float(weight.detach().pow(2).mean().sqrt()), 0.03)

@@ -139,7 +139,7 @@ def run(data: Path, work: Path, out: Path, settings: Settings) -> dict[str, dict
     references = [splits["dev"][name] for name in names["dev"]]
     seen = [seen_by(encoder, encoder.name) for encoder in encoders]
     torch.manual_seed(settings.seed)
-    decoder = learner.Decoder(len(words), channels=seen[0][1].shape[2], dropout=settings.dropout)
+    decoder = learner.Decoder(learner.Sizes(len(words), seen[0][1].shape[2]), settings.dropout)
     if settings.start:
         decoder.load_state_dict(learner.from_arrays(dict(np.load(settings.start))).state_dict())
     phase = partial(teach.teach, patience=settings.patience, seed=settings.seed, batch=settings.batch)

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.captioner.encoder import CHANNELS
 from training.captioner import maps, teach
-from training.captioner.encoders import CHANNELS, Student, to_keras
+from training.captioner.encoders import Student, to_keras
 from training.captioner.learner import Decoder
 from training.captioner.views import Pictures, tensor
 
@@ -78,12 +79,12 @@ def tune(
     ways = [maps.cached(work / f"train_before_{i}.npy", read, train, i) for i in range(views)]
     dev = maps.cached(work / "dev_before.npy", read, partial(shown, "dev"))
     stage = LastStage(encoder)
-    decoder.read = stage
+    decoder.map_reader = stage
     progress = teach.teach(
         decoder, teach.Lesson(ways, lesson.captions), teach.Exam(dev, exam.references, exam.words),
         work / "tune.pt", epochs=epochs, rate=rate, read_rate=read_rate, seed=seed, batch=batch,
     )  # fmt: skip
-    decoder.read = nn.Identity()
+    decoder.map_reader = nn.Identity()
     maps.write_half(work / "encoder_tuned.npz", to_keras(stage.student))
     scale, shift = (v.detach().numpy() for v in (stage.scale, stage.shift))
     raw = maps.torch_maps(stage.student)

@@ -1,4 +1,4 @@
-"""The shipped captioner: bridge, words, typed captions, word maps, and what it costs in traces and memory."""
+"""The shipped captioner: against Keras, words, typed captions, word maps, and what it costs in memory."""
 from __future__ import annotations
 
 import itertools
@@ -16,6 +16,9 @@ import torch
 import models
 from explainers import Look, explain
 from models.base import BadInput, Features, Target
+from models.captioner import WEIGHTS
+from models.captioner.model import arrays_of
+from models.captioner.search import beam_search
 from tests.conftest import read_rgb
 from tests.toy import asked
 
@@ -25,19 +28,82 @@ def astronaut(captioner: Any, photographs: dict[str, np.ndarray]) -> Look:
     return Look(captioner, photographs["astronaut"])
 
 
-def test_the_catalog_needs_no_tensorflow_and_torch_comes_first() -> None:
-    code = ("import sys, models; models.catalog(); assert 'tensorflow' not in sys.modules; "
-            "import models.captioner.network; names = list(sys.modules); "
-            "assert names.index('torch') < names.index('tensorflow')")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_it_is_embedded_and_the_first_of_its_kind() -> None:
     info = models.catalog()["efficientnetv2-lstm"]
     assert info.embedded and info.task == "caption" and models.default("caption") == info.name
 
 
+def test_torch_comes_before_tensorflow() -> None:
+    code = ("import sys, models.captioner.bridge; names = list(sys.modules); "
+            "assert names.index('torch._dynamo') < names.index('tensorflow')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def keras_encoder() -> Any:
+    from tests.models.captioner import oracle
+
+    return oracle.encoder(arrays_of(WEIGHTS / "encoder.npz"))
+
+
+@pytest.fixture(scope="module")
+def keras_decoder() -> Any:
+    from tests.models.captioner import oracle
+
+    return oracle.Decoder(arrays_of(WEIGHTS / "decoder.npz"))
+
+
+def keras_maps(net: Any, x: torch.Tensor) -> np.ndarray:
+    """NxLxC from pictures in [0,1]."""
+    maps = np.asarray(net(x.permute(0, 2, 3, 1).numpy() * 255, training=False))
+    return maps.reshape(len(maps), -1, maps.shape[-1])
+
+
+def test_maps_and_words_are_those_that_keras_gives(captioner: Any, keras_encoder: Any, keras_decoder: Any,
+                                                   photographs: dict[str, np.ndarray]) -> None:
+    for frame in photographs.values():
+        look = Look(captioner, frame)
+        expected = keras_maps(keras_encoder, look.x)
+        ours = look.features.maps[0].flatten(2).transpose(1, 2).numpy()
+        assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
+        words = tuple(w.index for w in look.prediction.words)
+        by_keras = keras_decoder.follow(expected, words).numpy()[0, range(len(words)), words]
+        assert [math.log(w.probability) for w in look.prediction.words] == pytest.approx(by_keras, abs=1e-4)
+
+
+def test_word_maps_are_those_of_a_tape(captioner: Any, keras_decoder: Any, astronaut: Look) -> None:
+    words = tuple(w.index for w in astronaut.prediction.words)
+    maps = astronaut.features.maps[0].flatten(2).transpose(1, 2).numpy()
+    by_tape = keras_decoder.gradients(maps, words).mean(1)
+    ours = captioner.channel_gradients(astronaut.features, asked("caption", astronaut)).numpy()
+    assert np.abs(ours - by_tape).max() <= 1e-4 * np.abs(by_tape).max()
+
+
+def test_a_hundred_photographs_are_captioned_as_by_keras(captioner: Any, keras_encoder: Any,
+                                                         keras_decoder: Any, data: Path) -> None:
+    lines = (data / "flickr8k" / "captions.tsv").read_text().splitlines()
+    names = sorted({line.split("\t")[1] for line in lines if line.startswith("dev")})[:100]
+    for first in range(0, len(names), 10):
+        frames = [read_rgb(data / "flickr8k" / "images" / name) for name in names[first: first + 10]]
+        maps = keras_maps(keras_encoder, torch.cat([captioner.prepare(f).x for f in frames]))
+        for own, frame in zip(maps, frames, strict=True):
+            values, memory = keras_decoder.look(own[None])
+
+            def step(words: torch.Tensor, held: Any) -> Any:
+                rows = [np.ascontiguousarray(part[0].numpy()) for part in held]
+                seen = np.repeat(values.numpy(), len(rows[0]), 0)  # noqa: B023
+                log_p, after = keras_decoder.step(seen, words[0].numpy(), tuple(rows))
+                return torch.from_numpy(log_p.numpy())[None], tuple(
+                    torch.from_numpy(part.numpy())[None] for part in after)
+
+            begun = tuple(torch.from_numpy(part.numpy())[None] for part in memory)
+            best = beam_search(step, begun, start=captioner.vocabulary.start, end=captioner.vocabulary.end)
+            assert Look(captioner, frame).prediction.caption == captioner.vocabulary.say(best[0][0].words)
+
+
 @pytest.mark.parametrize("stage", ["encode", "score"])
-def test_gradients_through_the_bridge_agree_with_finite_differences(captioner: Any, astronaut: Look,
-                                                                    stage: str) -> None:
+def test_gradients_agree_with_finite_differences(captioner: Any, astronaut: Look, stage: str) -> None:
     target = asked("word:1", astronaut)
     if stage == "score":
         start, run = astronaut.features.maps[0], lambda f: captioner.score(Features((f,)), target)
@@ -65,20 +131,6 @@ def test_autograd_may_come_back_twice_and_batches_are_independent(captioner: Any
     assert first[0].abs().max() > 0 and first[1].abs().max() == 0
 
 
-def test_nothing_is_traced_while_live(captioner: Any, photographs: dict[str, np.ndarray]) -> None:
-    from models.captioner import bridge
-
-    explain(captioner, photographs["cat"], "saliency")          # the way back is derived once
-    before = dict(bridge.TRACES)
-    for beam, frame in enumerate(photographs.values(), 1):
-        look = Look(captioner, frame, {"beam": beam})
-        for text in ("word:0", "caption", "caption/text:a dog runs on the green grass in a park"):
-            look.feature_gradients(asked(text, look))
-    x = torch.rand(3, *captioner.prepare(photographs["cat"]).x.shape[1:], requires_grad=True)
-    captioner.score(captioner.encode(x), asked("word:2", look)).sum().backward()
-    assert dict(bridge.TRACES) == before
-
-
 def test_what_is_shown_is_what_was_decoded_and_what_is_explained(captioner: Any, astronaut: Look) -> None:
     words = astronaut.prediction.words
     best = captioner.sentences(astronaut.features, beam=3)[0]
@@ -99,9 +151,7 @@ def test_greedy_equals_beam_one(captioner: Any, photographs: dict[str, np.ndarra
         said: list[int] = []
         end = captioner.vocabulary.end
         while len(said) < 20:
-            place = Target(words=(*said, end), position=len(said))
-            scores = captioner._speech.scorer(features.maps[0], (*said, end), np.tile(
-                np.arange(len(captioner.labels)), (len(said) + 1, 1)))[0, place.position].numpy()
+            scores = captioner.logits_of(features, Target(words=(*said, end), position=len(said)))[0].numpy()
             seen_after = [b for a, b in zip(said, said[1:], strict=False) if a == said[-1]]
             scores[[*seen_after, *([] if said else [end])]] = -np.inf
             if int(scores.argmax()) == end:

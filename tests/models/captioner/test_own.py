@@ -10,7 +10,7 @@ import pytest
 import models
 from explainers import Look, explain
 from models.base import BadInput, Model
-from models.captioner import network, own
+from models.captioner import bridge, own
 from tests.toy import asked
 
 NAME = "own-captioner"
@@ -18,7 +18,7 @@ WORDS = ("startseq", "endseq", "a", "dog", "runs")      # the file counts from 1
 
 
 def two_inputs(channels: int = 1280, longest: int = 6, words: int = 6, mask: bool = True) -> Any:
-    keras = network.keras
+    keras = bridge.keras
     keras.utils.set_random_seed(0)
     features = keras.Input((channels,), name="features")
     said = keras.Input((longest,), name="said", dtype="int32")
@@ -47,20 +47,20 @@ def vocabulary_file(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The official ImageNet weights are out of reach here; ours stand in."""
-    build = network.build_encoder
+    build = bridge.build_encoder
 
     def offline(name: str = "EfficientNetV2B0", weights: str | None = None, side: int = 224) -> Any:
         if weights:
             raise OSError("no network")
         return build(name, weights, side)
 
-    monkeypatch.setattr(network, "build_encoder", offline)
+    monkeypatch.setattr(bridge, "build_encoder", offline)
 
 
 @pytest.fixture
 def ready_encoder(captioner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder that is already there, where building another would show nothing new."""
-    monkeypatch.setattr(own, "_encoder", lambda channels, progress: (captioner._encoder, "the one at hand"))
+    monkeypatch.setattr(own, "_sight", lambda channels, progress: (captioner.sight, "the one at hand"))
 
 
 def test_an_h5_file_speaks(tmp_path: Path, vocabulary_file: Path, ready_encoder: None,
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_said(tmp_path: Path, vocabulary_file: Path, option
 
 
 def test_other_layouts_and_files_are_refused(tmp_path: Path, vocabulary_file: Path) -> None:
-    keras = network.keras
+    keras = bridge.keras
     one = keras.Input((1280,))
     keras.Model(one, keras.layers.Dense(6)(one)).save(tmp_path / "one.keras")
     with pytest.raises(BadInput, match="must have two inputs, features and words so far, got 1"):
@@ -119,7 +119,7 @@ def test_other_layouts_and_files_are_refused(tmp_path: Path, vocabulary_file: Pa
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path, vocabulary_file: Path) -> None:
-    keras = network.keras
+    keras = bridge.keras
     features, said = keras.Input((1280,)), keras.Input((6,), dtype="int32")
     both = keras.layers.Lambda(lambda x: x * 1.0, output_shape=(6,))(keras.layers.Dense(6)(features))
     keras.Model([features, said], both).save(tmp_path / "code.keras")

@@ -4,31 +4,35 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from models.captioner.decode import Sentence, beam_search
+from models.captioner.search import Sentence, beam_search
 
 START, END = 0, 1
 Chain = dict[int, dict[int, float]]
 
 
-def search(chain: Chain, **options: Any) -> list[Sentence]:
+def searches(chains: list[Chain], **options: Any) -> list[list[Sentence]]:
     """The memory is the words so far: a search that loses track of its rows is found out."""
     size = 8
 
-    def step(words: np.ndarray, memory: list[tuple[int, ...]]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-        memory = [(*m, int(w)) for m, w in zip(memory, words, strict=True)]
-        log_p = np.full((len(words), size), -1e9)
-        for row, said in enumerate(memory):
-            for word, p in chain.get(said[-1], {}).items():
-                log_p[row, word] = math.log(p)
-        return log_p, memory
+    def step(words: Tensor, memory: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        said = torch.cat([memory[0], words[..., None]], 2)
+        log_p = torch.full((*words.shape, size), -1e9)
+        for picture, chain in enumerate(chains):
+            for row in range(words.shape[1]):
+                for word, p in chain.get(int(said[picture, row, -1]), {}).items():
+                    log_p[picture, row, word] = math.log(p)
+        return log_p, (said,)
 
-    def pick(memory: list[tuple[int, ...]], rows: np.ndarray) -> list[tuple[int, ...]]:
-        return [memory[r] for r in rows]
+    begun = torch.zeros(len(chains), 1, 0, dtype=torch.long)
+    return beam_search(step, (begun,), start=START, end=END, **options)
 
-    return beam_search(step, pick, [()], start=START, end=END, **options)
+
+def search(chain: Chain, **options: Any) -> list[Sentence]:
+    return searches([chain], **options)[0]
 
 
 # greedy says 2 first (0.6), then has to go on with 0.5; starting with 3 (0.4) is better as a whole
@@ -74,3 +78,13 @@ def test_words_and_probabilities_belong_together() -> None:
         said = (START, *sentence.words, END)
         expected = [math.log(GARDEN_PATH[a][b]) for a, b in zip(said, said[1:], strict=False)]
         assert list(sentence.log_probabilities) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_pictures_searched_together_are_searched_as_alone(width: int) -> None:
+    eager: Chain = {0: {1: 0.99, 2: 0.01}, 2: {1: 1.0}}
+    circle: Chain = {0: {2: 1.0}, 2: {3: 0.9, 5: 0.1}, 3: {2: 1.0}, 5: {1: 1.0}}
+    line: Chain = {0: {2: 1.0}, 2: {3: 1.0}, 3: {4: 1.0}, 4: {5: 1.0}, 5: {6: 1.0}, 6: {1: 1.0}}
+    chains = [GARDEN_PATH, eager, circle, line]
+    assert searches(chains, width=width) == [search(chain, width=width) for chain in chains]
+    assert searches(chains, width=width, longest=3) == [search(c, width=width, longest=3) for c in chains]
