@@ -28,7 +28,7 @@ Way = Callable[[Tensor], tuple[Tensor, ...]]
 def rows(quick: bool) -> Iterator[Row]:
     """Every embedded model whose encode() is compiled."""
     warnings.filterwarnings("ignore")
-    for name in (models.default(task) for task in ("classify", "detect")):
+    for name in (models.default(task) for task in ("classify", "detect", "caption")):
         model = loaded(name)
         if isinstance(model, Compiles):
             yield from seeing(model, photograph("bus"), quick)
@@ -38,7 +38,7 @@ def rows(quick: bool) -> Iterator[Row]:
 def seeing(model: Any, frame: Any, quick: bool) -> Iterator[Row]:
     """encode() without a gradient over the fastest rival, and over torch as it comes."""
     x = model.prepare(frame).x
-    expected, notes = untouched(model)(x), [compiled.state_of(model)]
+    expected, notes = untouched(model)(x), [f"ours is {compiled.state_of(model)}"]
     ways: dict[str, Way] = {}
     for rival, make in RIVALS.items():
         if quick and make is inductor:

@@ -109,6 +109,7 @@ class Classifier(Classifies):
         self._shift = torch.tensor(mean, device=device()).view(3, 1, 1)
         self._spread = torch.tensor(deviation, device=device()).view(3, 1, 1)
         self.body = compiled.Body(self.net, self._cut, size)
+        self.parts = (self.body,)
 
     def prepare(self, frame: np.ndarray) -> Canvas:
         return centre_crop(frame, self._size, self._share)

@@ -11,13 +11,13 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ UNUSED = 90 * 86400         # seconds after which a kept export is thrown away: 
 ONNX_RUNTIME, NOT_YET = "ONNX Runtime", "torch: not compiled"
 
 Seeing = Callable[[Tensor], Features]
+Made = TypeVar("Made")
 _in_torch: ContextVar[bool] = ContextVar("in_torch", default=False)
 _one_by_one = Lock()        # torch's exporter keeps what it knows of the net in its module
 
@@ -58,36 +59,29 @@ class Body:
         self._plain = cut(net)
         self._folded: Seeing | None = None
         self._session: Seeing | None = None
-        self._modules, self._weights = [*net.modules()], [*net.parameters()]
+        self._weights = [*net.parameters()]
+        # The very dictionaries that hooks are put into: looking through them must not cost a part of a frame.
+        self._forward = [held for m in net.modules() for held in (m._forward_hooks, m._forward_pre_hooks)]
+        self._backward = [held for m in net.modules() for held in (m._backward_hooks, m._backward_pre_hooks)]
 
     def __call__(self, x: Tensor) -> Features:
-        if self.state == NOT_YET or _in_torch.get() or self._looked_into():
+        if self.state == NOT_YET or _in_torch.get() or any(self._forward):
             return self._plain(x)
         if self._session and self._takes(x):
             return self._session(x)
-        return (self._folded or self._plain)(x)
+        if self._folded and not any(self._backward) and not any(w.requires_grad for w in self._weights):
+            return self._folded(x)
+        return self._plain(x)
 
     def _takes(self, x: Tensor) -> bool:
         return (not torch.is_grad_enabled() and not x.requires_grad and not x.is_cuda
                 and x.dtype == torch.float32 and x.shape[1:] == (3, self.size, self.size))
 
-    def _looked_into(self) -> bool:
-        """Whether somebody hung hooks on the net's layers or wants gradients of its weights."""
-        return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-                   for m in self._modules) or any(w.requires_grad for w in self._weights)
-
     def compile(self) -> None:
-        """From now on as fast as can be; never raises, since the net itself does the same, more slowly."""
         with _one_by_one:
             if self.state != NOT_YET:
                 return
-            try:
-                self._session, state = self._made(), ONNX_RUNTIME
-            except NotHere as problem:
-                state = f"torch: {problem}"
-            except Exception as problem:       # exporters and ONNX Runtime have no base class for errors
-                state = f"torch: {reason(problem)}"
-                log.warning("%s is not compiled and stays slower: %s", type(self.net).__name__, problem)
+            self._session, state = attempted(self._made, type(self.net).__name__)
             try:
                 self._folded = self._without_norms()
             except Exception as problem:
@@ -107,28 +101,9 @@ class Body:
         return see
 
     def _made(self) -> Seeing:
-        if any(weight.device.type != "cpu" for weight in self._weights):
-            raise NotHere(f"it runs on {self._weights[0].device.type}")
-        file = store.cache_folder() / "compiled" / f"{self._key()}.onnx"
-        kept = _read(file)
-        if kept is not None:
-            try:
-                return self._checked(kept)
-            except Exception as problem:
-                log.warning("what is kept in %s is spoilt and is made anew: %s", file, reason(problem))
-        fresh = exported(self.net, self._plain, self.size)
-        see = self._checked(fresh)
-        _keep(file, fresh)
-        return see
-
-    def _key(self) -> str:
-        """A hash of the weights and of what makes a graph of them."""
-        makers = EXPORT, torch.__version__, _onnxruntime().__version__, type(self.net).__name__, self.size
-        held = hashlib.sha256(repr(makers).encode())
-        for name, tensor in self.net.state_dict().items():
-            held.update(f"{name} {tuple(tensor.shape)}".encode())
-            held.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
-        return held.hexdigest()[:32]
+        not_beside_cpu(self._weights)
+        return brought(key(self.net, self.size), lambda: exported(self.net, self._plain, self.size),
+                       self._checked)
 
     def _checked(self, made: bytes) -> Seeing:
         """The file's bytes as a function, seen to do what torch does with two pictures and with one."""
@@ -163,22 +138,37 @@ class NotHere(RuntimeError):
     """There is nothing to compile for; nobody needs to be warned."""
 
 
+class Part(Protocol):
+    """What can be made faster: what runs it in words, and how many bytes that holds besides its weights."""
+
+    state: str
+    bytes: int
+
+    def compile(self) -> None:
+        """From now on as fast as can be; never raises, since what there is does the same, more slowly."""
+
+
 @runtime_checkable
 class Compiles(Protocol):
-    """A model whose encode() is a Body."""
+    """A model with such parts."""
 
-    body: Body
+    parts: tuple[Part, ...]
 
 
 def compile_model(model: Model) -> None:
     """Make a model see faster, if it is one that can; the first time takes seconds, later ones a moment."""
-    if isinstance(model, Compiles):
-        model.body.compile()
+    for part in parts_of(model):
+        part.compile()
+
+
+def parts_of(model: Model) -> tuple[Part, ...]:
+    return model.parts if isinstance(model, Compiles) else ()
 
 
 def state_of(model: Model) -> str:
-    """What runs a model's encode(), in words; empty where nobody knows."""
-    return model.body.state if isinstance(model, Compiles) else ""
+    """What runs a model where no gradient is wanted, in words: of its parts the one that is worst off."""
+    states = [part.state for part in parts_of(model)]
+    return next((state for state in states if state != ONNX_RUNTIME), ONNX_RUNTIME if states else "")
 
 
 @contextmanager
@@ -191,23 +181,74 @@ def in_torch() -> Iterator[None]:
         _in_torch.reset(token)
 
 
+def attempted(make: Callable[[], Made], name: str) -> tuple[Made | None, str]:
+    """What could be made, if it could, and what runs from now on in words."""
+    try:
+        return make(), ONNX_RUNTIME
+    except NotHere as problem:
+        return None, f"torch: {problem}"
+    except Exception as problem:               # exporters and ONNX Runtime have no base class for errors
+        log.warning("%s is not compiled and stays slower: %s", name, problem)
+        return None, f"torch: {reason(problem)}"
+
+
+def not_beside_cpu(weights: Iterable[Tensor]) -> None:
+    """ONNX Runtime is for processors: what lies elsewhere stays with torch."""
+    for weight in weights:
+        if weight.device.type != "cpu":
+            raise NotHere(f"it runs on {weight.device.type}")
+
+
+def key(net: nn.Module, *more: object) -> str:
+    """A hash of a net's weights and of what makes a graph of them."""
+    makers = EXPORT, torch.__version__, _onnxruntime().__version__, type(net).__name__, *more
+    held = hashlib.sha256(repr(makers).encode())
+    for name, tensor in net.state_dict().items():
+        held.update(f"{name} {tuple(tensor.shape)}".encode())
+        held.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+    return held.hexdigest()[:32]
+
+
+def brought(name: str, make: Callable[[], bytes], check: Callable[[bytes], Made]) -> Made:
+    """What check() makes of the export that is kept under a name, or of a fresh one, which is then kept."""
+    file = store.cache_folder() / "compiled" / f"{name}.onnx"
+    kept = _read(file)
+    if kept is not None:
+        try:
+            return check(kept)
+        except Exception as problem:
+            log.warning("what is kept in %s is spoilt and is made anew: %s", file, reason(problem))
+    fresh = make()
+    checked = check(fresh)
+    _keep(file, fresh)
+    return checked
+
+
 def exported(net: nn.Module, see: Seeing, size: int) -> bytes:
     """A net's way from `pictures` to its features as an ONNX file's bytes, for any number of pictures."""
-    out: Any = io.BytesIO()
     x = example(size)[:1]
-    with torch.no_grad(), _exporting():
+    with torch.no_grad():
         names = [f"features {i}" for i in range(len(see(x).tensors))]
+    axes = {name: {0: "n"} for name in ("pictures", *names)}
+    return file_of(Tensors(net, see), {"pictures": x}, names, axes)
+
+
+def file_of(net: nn.Module, inputs: dict[str, Tensor], outputs: list[str],
+            axes: dict[str, dict[int, str]]) -> bytes:
+    """A module as an ONNX file's bytes, with these axes of any length."""
+    out: Any = io.BytesIO()
+    with torch.no_grad(), exporting():
         # The newer exporter needs the package onnxscript besides.
-        torch.onnx.export(Tensors(net, see), (x,), out, dynamo=False, input_names=["pictures"],
-                          output_names=names, dynamic_axes={name: {0: "n"} for name in ("pictures", *names)})
+        torch.onnx.export(net, tuple(inputs.values()), out, dynamo=False, input_names=list(inputs),
+                          output_names=outputs, dynamic_axes=axes)
     return out.getvalue()
 
 
-def opened(made: bytes | str) -> Any:
+def opened(made: bytes | str, threads: int = THREADS) -> Any:
     """An ONNX file, its bytes or its name, ready to run on the processor."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4             # what goes wrong is raised, too
     for setting, value in WAITING.items():
@@ -243,7 +284,7 @@ def _onnxruntime() -> Any:
 
 
 @contextmanager
-def _exporting() -> Iterator[None]:
+def exporting() -> Iterator[None]:
     """Torch's exporter as it must be asked: not on stdout, and without attention's fast path."""
     warnings.filterwarnings("ignore", module=r"torch\.onnx")
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*legacy TorchScript-based ONNX")

@@ -87,6 +87,7 @@ class Yolo:
         nets.channels_last(self.net)
         self.offers = nets.OFFERS | nets.relu(net) | {"sides"}
         self.body = compiled.Body(self.net, _cut, SIZE)
+        self.parts = (self.body,)
         self._head = net.model[-1]
         names = net.names if isinstance(net.names, dict) else dict(enumerate(net.names))
         self.labels: dict[int, str] = {int(i): str(name) for i, name in names.items()}

@@ -135,6 +135,7 @@ class YoloV3Tiny:
         nets.channels_last(*self.net.layers[:-HEADS])   # a head's are read as one product a cell
         self.offers = nets.OFFERS | nets.relu(net) | {"sides"}
         self.body = compiled.Body(self.net, lambda net: lambda x: Features(net(x)), SIZE)
+        self.parts = (self.body,)
         self._grids = []
         for anchors, stride, cells in zip(ANCHORS, STRIDES, CELLS, strict=True):
             rows, columns = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing="ij")

@@ -145,6 +145,6 @@ def weight(model: Model) -> int:
     """Bytes of a model's numbers; where there is no torch net to count in, those of its files."""
     if isinstance(model, Net):
         held = (*model.net.parameters(), *model.net.buffers())
-        twice = model.body.bytes if isinstance(model, compiled.Compiles) else 0
+        twice = sum(part.bytes for part in compiled.parts_of(model))
         return sum(tensor.nbytes for tensor in held) + twice
     return round(model.info.megabytes * 1e6)

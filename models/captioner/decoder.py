@@ -109,10 +109,13 @@ class Decoder(nn.Module):
         kernel = self.lstm["kernel"][:self.sizes.word]
         return self.drop(self.words["table"][words]) @ kernel + self.lstm["bias"]
 
-    def advance(self, picture: Picture, word: Tensor, memory: Memory) -> Memory:
-        """One word of every caption heard, as read() gives it."""
-        gates = (word + memory.seen @ self.lstm["kernel"][self.sizes.word:]
-                 + memory.hidden @ self.lstm["recurrent"])
+    def gates(self, word: Tensor, memory: Memory) -> Tensor:
+        """The LSTM's gates for a word, as read() gives it, after what is remembered."""
+        kernel = self.lstm["kernel"][self.sizes.word:]
+        return word + memory.seen @ kernel + memory.hidden @ self.lstm["recurrent"]
+
+    def advance(self, picture: Picture, gates: Tensor, memory: Memory) -> Memory:
+        """One word further in every caption."""
         i, f, g, o = gates.chunk(4, 2)
         cell = torch.sigmoid(f) * memory.cell + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
@@ -128,7 +131,8 @@ class Decoder(nn.Module):
 
     def step(self, picture: Picture, words: Tensor, memory: tuple[Tensor, ...]) -> tuple[Tensor, Memory]:
         """For the beam search: the last words NxB to NxBxV log-probabilities and the memory after them."""
-        after = self.advance(picture, self.read(words), Memory(*memory))
+        before = Memory(*memory)
+        after = self.advance(picture, self.gates(self.read(words), before), before)
         return self.say(after.hidden, after.seen), after
 
     def _fed(self, words: Sequence[int]) -> Tensor:
@@ -139,7 +143,7 @@ class Decoder(nn.Module):
         """NxTxV: log-probabilities of every word at each place of a caption, given the words before it."""
         memory, states = self.first(picture), []
         for word in self._fed(words):
-            memory = self.advance(picture, word, memory)
+            memory = self.advance(picture, self.gates(word, memory), memory)
             states.append(memory)
         return self.say(torch.cat([m.hidden for m in states], 1), torch.cat([m.seen for m in states], 1))
 
@@ -153,7 +157,7 @@ class Decoder(nn.Module):
             own = self._begun(values)
             memory, hidden, seen = self.first(own), [], []
             for word in self._fed(words):
-                memory = self.advance(own, word, memory)
+                memory = self.advance(own, self.gates(word, memory), memory)
                 hidden.append(memory.hidden[:1])
                 seen.append(memory.seen[:1])
                 own, memory = Picture(*(p[1:] for p in own)), Memory(*(m[1:] for m in memory))
@@ -162,6 +166,31 @@ class Decoder(nn.Module):
             (at_values,) = torch.autograd.grad(said, values)
         # The rest of the way back, through relu(M W + b), after the average: it would be by far the longest.
         return (at_values * (picture.values > 0)).mean(1) @ self.picture["kernel"].T
+
+    def back(self, picture: Picture, gates: Tensor, cell: Tensor, after: Memory) -> tuple[Tensor, ...]:
+        """The way back through a word of one caption of one picture, for many gradients at once.
+
+        From the gates, the cell before it and gradients at the memory after it, each Rx1x..., to those at the
+        memory before it (three), at the attention's energies (RxL), the attention (L), and how the energies
+        change with the keys (LxA).
+        """
+        i, f, g, o = gates[0].chunk(4, 1)
+        i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+        before, out = cell[0], torch.tanh(f * cell[0] + i * g)
+        asked = (o * out) @ self.query["kernel"] + self.query["bias"]
+        energies = torch.tanh(picture.keys[0] + asked)
+        attention = (energies @ self.energy["kernel"])[:, 0].softmax(0)
+        at_keys = (1 - energies ** 2) * self.energy["kernel"][:, 0]
+        hidden, memory, seen = (part[:, 0] for part in after)
+        at_attention = seen @ picture.values[0].T
+        at_energies = attention * (at_attention - (attention * at_attention).sum(1, keepdim=True))
+        hidden = hidden + (at_energies @ at_keys) @ self.query["kernel"].T
+        memory = memory + hidden * (o * (1 - out ** 2))
+        at_gates = torch.cat([memory * (g * i * (1 - i)), memory * (before * f * (1 - f)),
+                              memory * (i * (1 - g ** 2)), hidden * (out * o * (1 - o))], 1)
+        both = at_gates @ torch.cat([self.lstm["recurrent"], self.lstm["kernel"][self.sizes.word:]]).T
+        hidden, seen = both.split([self.sizes.units, self.sizes.picture], 1)
+        return hidden[:, None], (memory * f)[:, None], seen[:, None], at_energies, attention, at_keys
 
     def redrawn(self, count: int, seed: int) -> Decoder:
         """A copy whose last `count` layers are drawn anew and whose biases there are zero."""

@@ -28,6 +28,7 @@ from models.base import (
 )
 from models.captioner import decoder, encoder
 from models.captioner.search import Memory, Sentence, beam_search
+from models.captioner.steps import Speaker
 from models.captioner.vocabulary import Vocabulary
 
 HABIT = 0.05
@@ -49,7 +50,7 @@ class Sight:
 
 
 class Speech(Protocol):
-    """The second half: words from maps. decoder.Decoder, or a user's own.
+    """The second half: words from maps. steps.Speaker, or a user's own.
 
     A picture is a tuple of tensors, N first; a memory one of tensors NxBx... for B captions of each.
     """
@@ -198,9 +199,9 @@ class CaptionModel:
 class TorchCaptioner(CaptionModel):
     """A captioner that sees with a torch net, whose layers can be looked into and which is compiled."""
 
-    def __init__(self, info: ModelInfo, vocabulary: Vocabulary, body: compiled.Body, speech: Speech):
+    def __init__(self, info: ModelInfo, vocabulary: Vocabulary, body: compiled.Body, speech: Speaker):
         super().__init__(info, vocabulary, sight(body), speech, body.size)
-        self.net, self.body = body.net, body
+        self.net, self.body, self.parts = body.net, body, (body, speech)
         self.offers = CaptionModel.offers | {"net"} | nets.relu(body.net)
 
 
@@ -260,6 +261,6 @@ def load(info: ModelInfo, folder: Path, progress: Progress) -> TorchCaptioner:
         body = classifier.load("efficientnet-lite0").body
     else:
         body = efficientnetv2(folder)
-    captioner = TorchCaptioner(info, vocabulary, body, speech.to(device()))
+    captioner = TorchCaptioner(info, vocabulary, body, Speaker(speech.to(device())))
     progress(info.title, 2, 2)
     return captioner

@@ -55,7 +55,8 @@ class Decoder(decoder.Decoder):
         picture = self.look(maps)
         memory, hidden, seen = self.first(picture, captions.shape[1]), [], []
         for t in range(captions.shape[2]):
-            memory = self.advance(picture, self.read(captions[:, :, t]), memory)
+            gates = self.gates(self.read(captions[:, :, t]), memory)
+            memory = self.advance(picture, gates, memory)
             hidden.append(memory.hidden)
             seen.append(memory.seen)
         return self.say(torch.stack(hidden, 2)[wanted], torch.stack(seen, 2)[wanted])
