@@ -8,10 +8,14 @@ import { hasCredit, pace, sendFrame, untilNext } from './socket.js';
 import { set, state } from './state.js';
 
 const STILL_SIDE = 1280;
+const STALE = 250;                  // so old a picture is taken again
+const SOON = 4;                     // how soon it is looked again whether the camera has another
 const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
 let stream = null;
 let capturing = false;
 let next = null;                    // the timer of the next live picture
+let taken = 0;                      // when the last live picture was taken
+let stamp = null;                   // which of the camera's pictures it was
 let shown = null;                   // the live frame that is on the stage
 
 export const cameraVideo = video;
@@ -82,7 +86,21 @@ export const cameraOn = () => Boolean(stream);
 
 const limits = () => ({ bytes: state.ready?.limits.jpeg_bytes, pixels: state.ready?.limits.jpeg_pixels });
 
-/* What the camera sees now, if a live picture may be taken; else as soon as one may. */
+/* What the camera sees now, to be encoded, or null when that was taken already: the same one again would tell nothing
+   new. Its stamp is asked for, and not requestVideoFrameCallback, which makes the browser go through a repaint of the
+   page for each picture of the camera. Without stamps every picture is a new one. */
+function newest() {
+  if (!window.VideoFrame) return video;
+  const frame = new VideoFrame(video);
+  if (frame.timestamp === stamp && performance.now() - taken < STALE) {
+    frame.close();
+    return null;
+  }
+  stamp = frame.timestamp;
+  return frame;
+}
+
+/* Takes a live picture, if one may be taken; else as soon as one may. */
 async function pump() {
   clearTimeout(next);
   if (capturing || state.source !== 'camera' || !stream || document.hidden || video.readyState < 2) return;
@@ -91,12 +109,17 @@ async function pump() {
     if (wait < Infinity) next = setTimeout(pump, wait);
     return;
   }
+  const source = newest();
+  if (!source) {
+    next = setTimeout(pump, SOON);
+    return;
+  }
   capturing = true;
+  const start = taken = performance.now();
   try {
-    const taken = performance.now();
-    const picture = await encode(video, { ...pace.form(), ...limits() });
-    pace.encoded(performance.now() - taken);
-    if (state.source === 'camera' && hasCredit()) sendFrame({ ...picture, taken });
+    const picture = await encode(source, { ...pace.form(), ...limits() });
+    pace.encoded(performance.now() - start);
+    if (state.source === 'camera' && hasCredit()) sendFrame({ ...picture, taken: start });
     else picture.bitmap.close();
   } finally {
     capturing = false;

@@ -1,5 +1,6 @@
 /* Pictures to JPEG: encode(source, {side, quality, bytes, pixels}) -> {jpeg, bitmap, size}, scaled down to `side`
-   and `pixels`, lowered in quality until it has no more than `bytes`. A source that is an ImageBitmap is used up.
+   and `pixels`, lowered in quality until it has no more than `bytes`. A source that is an ImageBitmap or a VideoFrame
+   is used up.
    In a worker where the browser can, so that the page's own frames are not late; else here. */
 const QUALITIES = [0.7, 0.5, 0.3];
 const waiting = new Map();          // id -> {resolve, reject}
@@ -26,7 +27,8 @@ function start() {
 }
 
 export async function encode(source, { side, quality = 0.85, bytes = 300_000, pixels = 2e6 }) {
-  const [width, height] = [source.videoWidth || source.width, source.videoHeight || source.height];
+  const [width, height] = [source.videoWidth || source.displayWidth || source.width,
+    source.videoHeight || source.displayHeight || source.height];
   const scale = Math.min(1, side / Math.max(width, height), Math.sqrt(pixels / (width * height)));
   const size = [Math.max(1, Math.floor(width * scale)), Math.max(1, Math.floor(height * scale))];
   const qualities = [quality, ...QUALITIES.filter((lower) => lower < quality)];
@@ -53,6 +55,7 @@ async function here(source, [width, height], qualities, bytes) {
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = 'high';
   context.drawImage(source, 0, 0, width, height);
+  source.close?.();
   const [bitmap, first] = await Promise.all([createImageBitmap(desk), blobOf(desk, qualities[0])]);
   let blob = first;
   for (const quality of qualities.slice(1)) {

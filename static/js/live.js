@@ -11,6 +11,7 @@ let timer = null;
 let lag = 150;                      // how long a map lately came after its result, ms
 const shown = [];                   // when frames came, for the rate
 export const figures = { fps: 0, roundTrip: 0, model: 0, taken: 0 };      // taken: when what is on the stage was
+const IDLE = 200;                   // how soon it is seen that the camera itself is to be on the stage again, ms
 let filming = 0;                    // which of the loops below is the one that runs
 
 const moving = (result) => state.source === 'camera' && !result.kept && result.task === state.task;
@@ -45,7 +46,8 @@ const smooth = () => state.source === 'camera' && (!state.result || (state.task 
 function film(mine) {
   if (state.source !== 'camera' || mine !== filming) return;
   if (smooth() && cameraVideo.readyState >= 2) stage.show(cameraVideo, { mirrored: state.mirror, size: state.result?.size });
-  whenMoved(() => film(mine));
+  if (smooth()) whenMoved(() => film(mine));
+  else setTimeout(film, IDLE, mine);
 }
 
 on('result', (result) => {

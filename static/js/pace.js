@@ -16,8 +16,8 @@
      form()                       {side, quality} of the next picture
      usual()                      how long after one another answers come
      reset()                      another server, another model: what was learnt of the model is not so any more */
-const EARLY = 3;                    // how much earlier after one that came too late
-const LATER = 0.05;                 // of its waiting, how much later after one that came in time
+const EARLY = 3;                    // how much earlier, at least, after one that came too late
+const RARE = 0.06;                  // the share of pictures that may come too late
 const IN_TIME = 1;                  // one that waited less came to a model that was idle
 const SLOW = 400;                   // a way that takes longer than this has too much to carry
 const QUICK = 150;                  // with this one, the next larger picture would still not be slow
@@ -43,13 +43,16 @@ export function createPace() {
   function answered(picture, { ms = {}, follows }, at, more) {
     const { wait = 0, decode = 0, prepare = 0, encode = 0, predict = 0 } = ms;
     const own = decode + prepare + encode + predict;
-    const behind = picture.at < last;             // it was on its way before the answer before this one came
+    // It was on its way before the answer before this one came, or took the place of one that was.
+    const queued = wait > IN_TIME && (picture.at < last || passes > 0);
     if (!follows) map = 0;
     // With others at the same server, the model is theirs in between; then only the clock knows.
-    period = near(period, behind && wait > IN_TIME ? at - last : own + map);
+    const busy = queued ? at - last : wait + own + map;
+    period = near(period, known ? Math.min(busy, 4 * period) : busy);
     const gone = Math.max(0, at - picture.at - wait - own);
     way = near(way, gone);
-    early += wait > IN_TIME ? -LATER * (wait - IN_TIME) : EARLY;
+    const step = Math.max(EARLY, period / 8);
+    early += wait > IN_TIME ? -step * RARE : step * (1 - RARE);
     early = Math.min(period, Math.max(-period / 2, early));
     fit(picture, gone, at);
     known = true;
@@ -78,7 +81,6 @@ export function createPace() {
     encoded(ms) { taking = taking ? taking + 0.25 * (ms - taking) : ms; },
     due: () => (known ? free - way - taking - early : Infinity),
     form: () => ({ side: FORMS[form][0], quality: FORMS[form][1] }),
-    debug: () => ({ period, map, way, taking, early, form }),
     usual: () => period,
     reset() { known = false; [period, map, way, early, free, last, passes] = [0, 0, 0, EARLY, 0, 0, 0]; },
   };

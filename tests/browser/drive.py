@@ -62,11 +62,12 @@ class Server:
 
 
 class Watched:
-    """What a page says on its console, what it asks for, and what it sends on its socket."""
+    """What a page says on its console, what it asks for, and what it sends and hears on its socket."""
 
     def __init__(self, page: Page, server: Server):
         self.server, self.problems, self.foreign = server, [], []  # type: Server, list[str], list[str]
         self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.talk: list[tuple[str, dict[str, Any]]] = []       # what was sent and heard, in order
         page.on("console", lambda m: self.problems.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: self.problems.append(str(e)))
         page.on("request", lambda r: self._asked(r.url))
@@ -78,13 +79,16 @@ class Watched:
 
     def _socket(self, ws: WebSocket) -> None:
         self._asked(ws.url.replace("ws:", "http:", 1))
-        ws.on("framesent", lambda data: self._heard(data))
+        ws.on("framesent", lambda data: self._said(data, self.sent, self.talk))
+        ws.on("framereceived", lambda data: self._said(data, self.talk))
 
-    def _heard(self, data: str | bytes) -> None:
+    @staticmethod
+    def _said(data: str | bytes, *logs: list[tuple[str, dict[str, Any]]]) -> None:
         found = re.match(r"4[25]\d*-?(\[.*)", data, re.DOTALL) if isinstance(data, str) else None
         if found:
             event, *fields = json.loads(found[1])
-            self.sent.append((event, fields[0] if fields else {}))
+            for log in logs:
+                log.append((event, fields[0] if fields else {}))
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """Everything sent under that name so far."""
@@ -120,6 +124,12 @@ def open_preset(page: Page, name: str) -> None:
     page.locator("#strip li.preset button", has_text=re.compile(f"^{name}$", re.IGNORECASE)).click()
     until(page, f"state.picture?.title.toLowerCase() === '{name}' && state.picture.result"
                 " && state.explanation?.done")
+
+
+def start_camera(page: Page) -> None:
+    """Switch the camera on and wait for the first map of a live picture."""
+    page.click("#camera")
+    until(page, "state.source === 'camera' && state.result && state.explanation?.shape")
 
 
 def heat(page: Page) -> np.ndarray:

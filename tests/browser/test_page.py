@@ -20,6 +20,7 @@ from tests.browser.drive import (
     open_preset,
     screenshot,
     stage_pixels,
+    start_camera,
     state,
     until,
     visit,
@@ -27,11 +28,6 @@ from tests.browser.drive import (
 
 Show = Callable[[np.ndarray], None]
 Pictures = dict[str, np.ndarray]
-
-
-def start_camera(page: Page) -> None:
-    page.click("#camera")
-    until(page, "state.source === 'camera' && state.result && state.explanation?.shape")
 
 
 def test_it_opens_clean_and_fits_one_screen(page: Page) -> None:
@@ -87,20 +83,26 @@ def test_bars_keep_their_places_while_live(page: Page, show: Show, photographs: 
     assert jumps == 0, f"{jumps} bars changed places though their class stayed among the five"
 
 
-def test_one_frame_in_flight_and_the_credit_comes_back_after_silence(
+def test_nothing_more_is_sent_in_silence_and_after_five_seconds_one_frame_is_tried(
         page: Page, watched: Watched, server: Server) -> None:
     start_camera(page)
     server.hold(True)
     try:
-        page.wait_for_timeout(400)
+        until(page, "state.waiting")
         before = len(watched.of("frame"))
-        page.wait_for_timeout(3000)
-        assert len(watched.of("frame")) == before, "a frame was sent while one was in flight"
-        page.wait_for_timeout(2600)
-        assert len(watched.of("frame")) == before + 1, "no frame after 5 s of silence"
+        expect(page.locator("#status-words")).to_contain_text("Waiting for it")
+        page.wait_for_timeout(2000)
+        assert len(watched.of("frame")) == before, "a frame was sent though nothing is answered"
+        silence = page.evaluate("performance.now()") + 8000
+        while len(watched.of("frame")) == before:
+            assert page.evaluate("performance.now()") < silence, "no frame after 5 s of silence"
+            page.wait_for_timeout(50)
+        page.wait_for_timeout(500)
+        assert len(watched.of("frame")) == before + 1
     finally:
         server.hold(False)
     until(page, "state.result")
+    expect(page.locator("#status-words")).to_contain_text("live")
 
 
 def test_space_freezes_the_frame_that_is_shown(page: Page, watched: Watched) -> None:
