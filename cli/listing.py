@@ -12,21 +12,28 @@ from serving.settings import Settings
 
 
 def list_models(settings: Settings, as_json: bool = False) -> int:
-    """Every model with its size and licence, and whether it is here."""
+    """Every model with its size and licence, whether it is here, and whether it could not be compiled."""
     if as_json:
         for info in models.catalog(settings.own).values():
             print(json.dumps({"name": info.name, "task": info.task, "title": info.title,
                               "megabytes": info.megabytes, "licence": info.licence, "source": info.source,
-                              "embedded": info.embedded, "present": is_present(info)}))
+                              "embedded": info.embedded, "present": is_present(info),
+                              "runs_in": store.noted(info.name)}))
         return 0
     rows = [("name", "task", "size", "embedded", "present", "licence")]
     rows += [(info.name, info.task, f"{info.megabytes:.1f} MB", "yes" if info.embedded else "no",
-              "yes" if is_present(info) else "no", info.licence)
+              "yes" if is_present(info) else "no", info.licence + _slower(info))
              for info in models.catalog(settings.own).values()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] + [0]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def _slower(info: ModelInfo) -> str:
+    """What is to be said of a model that could not be compiled when it was last live."""
+    ran_in = store.noted(info.name)
+    return f"  (not compiled: {ran_in})" if ran_in and ran_in.startswith("torch") else ""
 
 
 def is_present(info: ModelInfo) -> bool:

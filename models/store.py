@@ -5,7 +5,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,26 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "seewhy"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seewhy"
+
+
+def note(model: str, runs_in: str) -> None:
+    """Remember what a model ran in last, for whoever asks without loading it; a full disk is no matter."""
+    file = _note(model)
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(runs_in + "\n", "utf-8")
+
+
+def noted(model: str) -> str | None:
+    """What that was, if it was ever here."""
+    try:
+        return _note(model).read_text("utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _note(model: str) -> Path:
+    return cache_folder() / "compiled" / f"{model}.txt"
 
 
 def find(name: str) -> Asset:

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import models
-from models import compiled
+from models import compiled, store
 from models.base import Model, Net
 
 PROGRESS_EVERY = 0.1                           # seconds between two messages about one download
@@ -110,6 +110,8 @@ class Shelf:
         if self._compiling:
             sleep(FIRST)
             compiled.compile_model(model)
+            if state := compiled.state_of(model):
+                store.note(name, state)
             self._make_room()                  # it weighs more now
 
     def _make_room(self, newest: str = "") -> None:

@@ -56,6 +56,18 @@ def test_models_lists_each_with_size_licence_and_presence(call: Call) -> None:
     assert [model["name"] for model in as_json] == list(models.catalog())
 
 
+def test_models_says_which_could_not_be_compiled(call: Call, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEWHY_CACHE", str(tmp_path))
+    store.note("efficientnet-lite0", "ONNX Runtime")
+    store.note("yolov3-tiny", "torch: no such operator")
+    lines = {line.split()[0]: line for line in call("models")[1].splitlines()}
+    assert lines["yolov3-tiny"].endswith("(not compiled: torch: no such operator)")
+    assert "compiled" not in lines["efficientnet-lite0"]
+    as_json = {m["name"]: m["runs_in"] for m in map(json.loads, call("models", "--json")[1].splitlines())}
+    assert as_json["efficientnet-lite0"] == "ONNX Runtime" and as_json["efficientnetv2-lstm"] is None
+
+
 def test_predict_says_one_json_object_a_line(call: Call) -> None:
     code, out, err = call("predict", CAT, BUS, "--json")
     said = [json.loads(line) for line in out.splitlines()]

@@ -1,15 +1,19 @@
-/* Caption: the sentence under the picture, each word a button shaded by its probability; runners-up of a word on
-   hover or focus; a typed caption with its own words; the film strip of all words' maps on one scale. */
+/* Caption: the sentence under the picture, each word a button shaded by its probability; while live, the heat walks
+   along it; runners-up of a word on hover or focus; a typed caption with its own words; the film strip of all
+   words' maps on one scale. */
 import { emit, on } from './bus.js';
 import { $, el, percent, short } from './dom.js';
 import { ask, explainTarget, liveMethod } from './explaining.js';
 import { freeze } from './camera.js';
+import { onMap } from './live.js';
 import { register } from './panel.js';
 import { warn } from './status.js';
 import { set, state } from './state.js';
 import { showRow } from './strip.js';
 import './attack.js';
 
+const STEP = 700;                   // ms that the heat stays with a word
+const STILL = matchMedia('(prefers-reduced-motion: reduce)');
 const CALM = 1000;                  // ms: a sentence that changes faster than this cannot be read
 const RIVALS = 4;
 const HABIT = 'said from language habit, not from this picture';
@@ -19,6 +23,7 @@ let since = 0;
 let typed = null;                   // {text, words}: a caption that somebody typed
 let wanted = null;                  // a word that was chosen on the moving picture
 let spoken = '';
+const walk = { text: '', from: 0, at: -1 };
 const strip = { job: null };
 const parts = {};
 
@@ -57,13 +62,28 @@ function sentence({ label, id, target }) {
     buttons.forEach((button, i) => button.setAttribute('aria-pressed', String(state.target === target(i))));
   }
 
-  return { root, update, mark };
+  const walkedTo = (at) => buttons.forEach((button, i) => button.classList.toggle('walked', i === at));
+
+  return { root, update, mark, walkedTo };
 }
 
 /* What is chosen on the moving picture is looked for again in the caption of the frame that is frozen. */
 function choose(target, word, at) {
   wanted = state.source === 'camera' && !liveMethod() && !target.includes('/text:') ? { word: word.word, at, text: text() } : null;
   explainTarget(target);
+}
+
+/* Which word's map is drawn: each in turn, on one scale; all of them together while the sentence that stands there
+   is not what was said of this picture, or where nothing is to move. */
+function walked(result, e) {
+  const maps = Object.values(e.maps ?? {});
+  const walks = maps.length === said.length && state.target === null && result.caption === text() && !STILL.matches;
+  if (walk.text !== text()) Object.assign(walk, { text: text(), from: performance.now() });
+  const at = walks ? Math.floor((performance.now() - walk.from) / STEP) % maps.length : -1;
+  if (at !== walk.at) parts.said.walkedTo(walk.at = at);
+  if (at < 0) return e;
+  const scale = Math.max(...maps.map((map) => map.scale), 1e-12);
+  return { ...e, ...maps[at], maps: e.maps, scale, empty: false, title: `why “${said[at].word}”` };
 }
 
 const text = (words = said) => words.map(({ word }) => word).join(' ');
@@ -217,8 +237,9 @@ function name(target) {
 
 const targets = () => (typed ? typed.words : said).map(({ word }, i) => ({ target: `word:${i}${suffix()}`, label: word }));
 
+onMap((result, e) => (result.task === 'caption' ? walked(result, e) : e));
 register('caption', { mount, render, still, clear, name, targets });
 on('still', () => { if (state.task === 'caption') maps(null); });
 on('state:target', () => { parts.said?.mark(); parts.typed?.mark(); });
 on('state:tab', (tab) => { parts.under.hidden = tab !== 'caption'; if (tab !== 'caption') { window.speechSynthesis?.cancel(); showRow('words', []); } });
-on('state:source', (source) => { if (source === 'camera') { forgetTyped(); showRow('words', []); } });
+on('state:source', (source) => { parts.said.walkedTo(walk.at = -1); if (source === 'camera') { forgetTyped(); showRow('words', []); } });

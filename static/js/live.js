@@ -1,5 +1,6 @@
 /* The moving picture. A frame is drawn together with the map that belongs to it: when a live method is on, a
-   result waits for its explanation, for as long as explanations lately took. Also counts frames and latency. */
+   result waits for its explanation, for as long as explanations lately took. Also counts frames and latency.
+   onMap(change)   a task's say in which map is drawn: change(result, explanation) -> explanation */
 import { on } from './bus.js';
 import { cameraVideo, nowShown, whenMoved } from './camera.js';
 import { liveMethod } from './explaining.js';
@@ -14,6 +15,9 @@ export const figures = { fps: 0, roundTrip: 0, model: 0, taken: 0 };      // tak
 const IDLE = 200;                   // how soon it is seen that the camera itself is to be on the stage again, ms
 let filming = 0;                    // which of the loops below is the one that runs
 
+const changes = [];
+export const onMap = (change) => changes.push(change);
+
 const moving = (result) => state.source === 'camera' && !result.kept && result.task === state.task;
 
 function present(result, explanation) {
@@ -24,7 +28,7 @@ function present(result, explanation) {
   figures.taken = result.picture.taken;
   if (!smooth()) showPicture(result.picture.bitmap, { mirrored: state.mirror });
   nowShown(result.picture);
-  showHeat(explanation);
+  showHeat(explanation && changes.reduce((map, change) => change(result, map), explanation));
 }
 
 function count(result) {

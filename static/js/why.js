@@ -12,7 +12,8 @@ import { stage } from './stage.js';
 import { methodInfo, set, state } from './state.js';
 
 export const GROUPS = ['maps', 'gradients', 'perturbation', 'attacks', 'what if', 'checks'];
-const liveFor = { classify: true, detect: true, caption: false };   // a caption's picture keeps moving instead
+const liveFor = { classify: true, detect: true, caption: true };
+const firstFor = { caption: 'word_maps' };                          // where the page can show more than one map
 const chosenFor = {};               // task -> method chosen last
 const cards = [];
 const remembered = new Map();       // method -> parameters, so that coming back finds them as they were
@@ -53,7 +54,7 @@ function menu() {
   $('#method').replaceChildren(...grouped(allFor(state.task), (m) => el('option', { value: m.name, title: lacking(m) ?? '' },
     lacking(m) ? `${m.title}: not for this model` : m.title)));
   const names = methodsFor(state.task).map((m) => m.name);
-  const name = [chosenFor[state.task], state.ready?.preferred[state.task], names[0]].find((n) => names.includes(n));
+  const name = [chosenFor[state.task], firstFor[state.task], state.ready?.preferred[state.task], names[0]].find((n) => names.includes(n));
   if (name !== state.method) set({ method: name ?? null, params: remembered.get(name) ?? {} });
   describe();
 }

@@ -13,7 +13,7 @@ from tests.conftest import DATA
 
 Show = Callable[[np.ndarray], None]
 ROW = "document.querySelectorAll('#strip li.row').length > 2"
-LOADS = 120                         # seconds; TensorFlow is imported and traced on the first visit
+LOADS = 60                          # seconds
 
 
 @pytest.fixture
@@ -48,6 +48,30 @@ def done(page: Page, target: str | None = None) -> None:
         until(page, "state.explanation?.done", seconds=60)
 
 
+def test_the_heat_walks_along_the_live_sentence(captioning: Page, show: Show,
+                                                before_camera: np.ndarray) -> None:
+    page = captioning
+    show(before_camera)
+    page.click("#camera")
+    until(page, "state.source === 'camera' && state.result?.words && state.explanation?.shape", seconds=60)
+    assert state(page, "method") == "word_maps"
+    live = words(page)
+    assert 3 <= len(live) <= 20 and " ".join(live) == state(page, "result.caption")
+    seen: dict[str, np.ndarray] = {}
+    for at in (0, 1, 2):
+        until(page, f"""document.querySelectorAll('#caption-words button')[{at}].classList.contains('walked')
+              && state.explanation?.title.startsWith('why')""", seconds=60)
+        assert page.locator("#caption-words .walked").count() == 1
+        seen[live[at]] = heat(page)
+    screenshot(page, "caption-live")
+    first, *others = seen.values()
+    assert all(other.shape == first.shape for other in others)
+    assert any(np.abs(first - other).max() > 0.1 * max(first.max(), other.max()) for other in others)
+    page.emulate_media(reduced_motion="reduce")
+    expect(page.locator("#caption-words .walked")).to_have_count(0)
+    page.click("#camera")
+
+
 def test_camera_to_caption_to_the_evidence_of_its_words(captioning: Page, show: Show,
                                                         before_camera: np.ndarray) -> None:
     page = captioning
@@ -55,10 +79,10 @@ def test_camera_to_caption_to_the_evidence_of_its_words(captioning: Page, show: 
     page.click("#camera")
     until(page, "state.source === 'camera' && state.result?.words", seconds=60)
     expect(page.locator("#caption-words button").first).to_be_visible()
-    live = words(page)
-    assert 3 <= len(live) <= 20 and " ".join(live) == state(page, "result.caption")
-    screenshot(page, "caption-live")
-    page.locator("#caption-words button:visible").nth(1).click()          # freezes, and asks why this word
+    page.locator("#caption-words button:visible").nth(1).click()          # from now on this word's, live
+    until(page, "state.source === 'camera' && state.explanation?.target === 'word:1'")
+    expect(page.locator("#caption-words .walked")).to_have_count(0)
+    page.keyboard.press("Space")
     until(page, "state.source === 'still'")
     done(page)
     first = heat(page)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import explainers
 import models
 from explainers import Look, Question, parchgrad, resolve
-from models import compiled, nets, yolo
+from models import compiled, nets, store, yolo
 from models.base import Features, Model
 from models.classifier import zoo_net
 from serving import shelf
@@ -393,6 +393,7 @@ def test_a_model_on_the_shelf_is_compiled_once_it_is_here(compiling: bool, folde
             thread.join(60)
     assert (compiled.state_of(model) == "ONNX Runtime") == compiling
     assert (shelf.weight(model) > before) == compiling, "the same weights twice"
+    assert store.noted(LITE0) == ("ONNX Runtime" if compiling else None)
 
 
 def test_models_without_a_body_have_nothing_to_compile(linear: Any) -> None:
