@@ -77,14 +77,13 @@ def serve(settings: Settings, open_browser: bool = False) -> int:
     import threading
     import webbrowser
 
-    from werkzeug.serving import make_server
-
     from serving.door import Door
+    from serving.http import Server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)      # no request log: what is looked at is private
     app = _pages(settings)
     door = Door(app, settings)
-    server = make_server(settings.host, settings.port, app, threaded=True)
+    server = Server(settings, app)
     address = f"http://{'localhost' if settings.host in LOCAL else settings.host}:{settings.port}"
     print(f"Seewhy is at {address}  (Ctrl+C ends it)", flush=True)
     for origin in settings.origins:

@@ -1,7 +1,10 @@
-"""Ways to fill a hole in a picture: FILLS by name, and fill() that leaves every other pixel as it was."""
+"""Ways to fill a hole in a picture: FILLS by name, and fill() that leaves every other pixel as it was.
+
+However large the hole, a fill takes about as long as these bounds allow: what is more is done smaller.
+"""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +15,8 @@ from explainers import patchmatch
 from models.base import BadInput, Parameter, check_frame, checked
 
 PREVIEW_SIDE = 192          # the long side, in pixels, at which a hole is filled while it is being drawn
+GROWN = 10_000_000          # pixels of a hole times radius squared, where it is grown inwards: half a second
+COPIED = 300_000            # pixels of a hole that is filled with patches: two seconds, in pieces
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Fill:
     parameters: tuple[Parameter, ...]
     lengths: tuple[str, ...]                    # parameters in pixels that shrink with a preview
     hurry: dict[str, Any]                       # what a preview passes besides, to be quicker
-    run: Callable[..., np.ndarray]              # (frame, mask as bool, **params) -> frame
+    ratio: Callable[..., float]                 # (pixels of the hole, **params) -> at what size it is done
+    run: Callable[..., Any]                     # (frame, mask as bool, **params) -> frame, or in pieces
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "title": self.title, "shows": self.shows,
@@ -35,32 +41,41 @@ FILLS: dict[str, Fill] = {}
 
 
 def _register(title: str, shows: str, lengths: tuple[str, ...] = (), hurry: dict[str, Any] | None = None,
+              ratio: Callable[..., float] = lambda pixels, **params: 1.0,
               **parameters: Any) -> Callable[[Any], Any]:
-    def register(run: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def register(run: Callable[..., Any]) -> Callable[..., Any]:
         name = run.__name__
         declared = tuple(Parameter.declare(p, spec) for p, spec in parameters.items())
-        FILLS[name] = Fill(name, title, shows, declared, lengths, hurry or {}, run)
+        FILLS[name] = Fill(name, title, shows, declared, lengths, hurry or {}, ratio, run)
         return run
 
     return register
 
 
+def _grown(pixels: int, radius: int) -> float:
+    """Both the hole and the radius shrink with the picture: its fourth power is what it saves."""
+    return min(1.0, (GROWN / (pixels * radius ** 2)) ** 0.25)
+
+
 @_register("PatchMatch", "Copies fitting patches from the rest of the picture; seamless on texture.",
-           hurry={"most": 2}, patch=(7, 3, 13), seed=(0, 0, 99))
-def patch_match(frame: np.ndarray, mask: np.ndarray, patch: int, seed: int, most: int = 10) -> np.ndarray:
+           hurry={"most": 2}, ratio=lambda pixels, **params: min(1.0, (COPIED / pixels) ** 0.5),
+           patch=(7, 3, 13), seed=(0, 0, 99))
+def patch_match(frame: np.ndarray, mask: np.ndarray, patch: int, seed: int,
+                most: int = 10) -> Iterator[np.ndarray | None]:
     """Barnes et al. 2009 with the multi-scale voting of Wexler et al. 2007; Telea when no patch is whole."""
-    filled = patchmatch.complete(frame, mask, patch | 1, seed, most)
-    return telea(frame, mask, 5) if filled is None else filled
+    filled = yield from patchmatch.pieces(frame, mask, patch | 1, seed, most)
+    yield telea(frame, mask, 5) if filled is None else filled
 
 
-@_register("Telea", "Grows the colours at the rim inwards; good for thin holes.", ("radius",),
+@_register("Telea", "Grows the colours at the rim inwards; good for thin holes.", ("radius",), ratio=_grown,
            radius=(5, 1, 30))
 def telea(frame: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
     """Telea 2004, by OpenCV."""
     return cv2.inpaint(frame, mask.astype(np.uint8), radius, cv2.INPAINT_TELEA)
 
 
-@_register("Navier-Stokes", "Carries the edges at the rim on into the hole.", ("radius",), radius=(5, 1, 30))
+@_register("Navier-Stokes", "Carries the edges at the rim on into the hole.", ("radius",), ratio=_grown,
+           radius=(5, 1, 30))
 def navier_stokes(frame: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
     """Bertalmio, Bertozzi & Sapiro 2001, by OpenCV."""
     return cv2.inpaint(frame, mask.astype(np.uint8), radius, cv2.INPAINT_NS)
@@ -96,27 +111,52 @@ def check_mask(frame: np.ndarray, mask: np.ndarray) -> None:
 def fill(frame: np.ndarray, mask: np.ndarray, name: str = "patch_match",
          params: dict[str, Any] | None = None, preview: bool = False) -> np.ndarray:
     """The frame with its masked pixels filled, all others as they were; a preview fills a small copy."""
+    *_, filled = pieces(frame, mask, name, params, preview)
+    assert filled is not None
+    return filled
+
+
+def pieces(frame: np.ndarray, mask: np.ndarray, name: str = "patch_match",
+           params: dict[str, Any] | None = None, preview: bool = False) -> Iterator[np.ndarray | None]:
+    """The same in pieces, so that it can be stopped: None after each, and the filled frame after the last."""
     check_frame(frame)
     mask = mask.astype(bool)
     check_mask(frame, mask)
     chosen = FILLS.get(name.replace("-", "_"))
     if chosen is None:
-        raise BadInput(f"there is no fill {name!r}; there are {', '.join(FILLS)}")
+        raise BadInput(f"there is no fill {name[:40]!r}; there are {', '.join(FILLS)}")
     settings = checked(chosen.parameters, params or {}, chosen.title)
-    filled = _small(frame, mask, chosen, settings) if preview else chosen.run(frame, mask, **settings)
-    return np.where(mask[..., None], filled, frame)
+    ratio = chosen.ratio(int(mask.sum()), **settings)
+    if preview:
+        ratio = min(ratio, PREVIEW_SIDE / max(frame.shape[:2]))
+        settings = {**settings, **chosen.hurry}
+    work = chosen.run(frame, mask, **settings) if ratio >= 1 else \
+        _smaller(frame, mask, chosen, settings, ratio)
+    filled = yield from _last(work)
+    yield np.where(mask[..., None], filled, frame)
 
 
-def _small(frame: np.ndarray, mask: np.ndarray, chosen: Fill, settings: dict[str, Any]) -> np.ndarray:
-    """Filled at PREVIEW_SIDE and scaled up again."""
+def _last(work: np.ndarray | Iterator[np.ndarray | None]) -> Generator[None, None, Any]:
+    """Pass on the pieces of a fill, and return what comes after them; others come in one."""
+    if isinstance(work, np.ndarray):
+        return work
+    for found in work:
+        if found is None:
+            yield None
+    return found
+
+
+def _smaller(frame: np.ndarray, mask: np.ndarray, chosen: Fill, settings: dict[str, Any],
+             ratio: float) -> Iterator[np.ndarray | None]:
+    """Filled in a smaller copy and scaled up again."""
     height, width = frame.shape[:2]
-    ratio = min(1.0, PREVIEW_SIDE / max(height, width))
     size = max(1, round(width * ratio)), max(1, round(height * ratio))
     less = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     hole = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
-    if hole.all():
-        return chosen.run(frame, mask, **settings)
+    if hole.all():                             # all but a line: at this size there is nothing to fill from
+        yield mean_colour(frame, mask)
+        return
     scaled = {name: max(1, round(value * ratio)) if name in chosen.lengths else value
               for name, value in settings.items()}
-    filled = chosen.run(less, hole, **scaled, **chosen.hurry)
-    return cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
+    filled = yield from _last(chosen.run(less, hole, **scaled))
+    yield cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,7 +1,11 @@
 """Exemplar-based filling: randomised nearest patches, coarse to fine, the patches over a pixel vote."""
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import Lock
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +14,7 @@ from threadpoolctl import ThreadpoolController
 from torch.nn import functional as F
 
 _blas = ThreadpoolController()
+_alone, _limit = Lock(), []                      # type: ignore[var-annotated]
 DEPTH = 5                         # a patch is compared by its cosines of this order and below
 COARSEST = 24                     # the pyramid stops when the short side would fall below this
 WORK = 350_000                    # pixels of picture that the finest searched level may have
@@ -22,11 +27,43 @@ def complete(frame: np.ndarray, mask: np.ndarray, patch: int = 7, seed: int = 0,
 
     `most` bounds the rounds of searching and voting at each level.
     """
-    with _blas.limit(limits=1, user_api="blas"):     # small products only lose by being shared out
-        return _complete(frame, mask, patch, seed, most)
+    work = pieces(frame, mask, patch, seed, most)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
-def _complete(frame: np.ndarray, mask: np.ndarray, patch: int, seed: int, most: int) -> np.ndarray | None:
+def pieces(frame: np.ndarray, mask: np.ndarray, patch: int = 7, seed: int = 0,
+           most: int = 10) -> Generator[None, None, np.ndarray | None]:
+    """The same in pieces of some hundredths of a second, after each of which it can be stopped."""
+    work = _complete(frame, mask, patch, seed, most)
+    while True:
+        with _one_thread():
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small products only lose by being shared out. The limit is the process's: who leaves last lifts it."""
+    with _alone:
+        _limit.append(_limit[0] if _limit else _blas.limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _alone:
+            limit = _limit.pop()
+            if not _limit:
+                limit.restore_original_limits()
+
+
+def _complete(frame: np.ndarray, mask: np.ndarray, patch: int, seed: int,
+              most: int) -> Generator[None, None, Any]:
     rng = np.random.default_rng(seed)
     rows, columns = _around(mask, patch)
     picture, hole = frame[rows, columns].astype(np.float32), mask[rows, columns]
@@ -40,7 +77,7 @@ def _complete(frame: np.ndarray, mask: np.ndarray, patch: int, seed: int, most: 
             field = _enlarged_field(field, levels[depth - 1][1].shape, image.shape[:2])
         large = image.shape[0] * image.shape[1]
         rounds = 10 if depth == 0 else 1 if large > WORK else max(2, min(6, round(350_000 / large)))
-        current, field = _converge(guess, gap, field, patch, min(rounds, most), rng)
+        current, field = yield from _converge(guess, gap, field, patch, min(rounds, most), rng)
     out = frame.copy()
     out[rows, columns] = np.where(hole[..., None], np.rint(current).clip(0, 255).astype(np.uint8),
                                   frame[rows, columns])
@@ -99,7 +136,7 @@ def _enlarged_field(field: np.ndarray, before: tuple[int, ...], size: tuple[int,
 
 
 def _converge(guess: np.ndarray, gap: np.ndarray, field: np.ndarray | None, patch: int, rounds: int,
-              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+              rng: np.random.Generator) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
     """Search and vote in turns; the picture of the last vote and the field that made it."""
     height, width = gap.shape
     reach = patch // 2
@@ -122,7 +159,8 @@ def _converge(guess: np.ndarray, gap: np.ndarray, field: np.ndarray | None, patc
     for turn in range(rounds):
         if turn:
             wanted = _describe_at(picture, targets, basis)
-        best, cost = _search(best, wanted, known, targets, order, allowed, rng, sweeps=3 if turn == 0 else 2)
+        best, cost = yield from _search(best, wanted, known, targets, order, allowed, rng,
+                                        sweeps=3 if turn == 0 else 2)
         picture = _vote(guess, gap, best, cost, targets, order, certainty, reach)
     field = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1)
     field[targets[:, 0], targets[:, 1]] = best
@@ -178,7 +216,8 @@ def _inside(points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 
 def _search(best: np.ndarray, wanted: np.ndarray, known: np.ndarray, targets: np.ndarray, order: np.ndarray,
-            allowed: np.ndarray, rng: np.random.Generator, sweeps: int) -> tuple[np.ndarray, np.ndarray]:
+            allowed: np.ndarray, rng: np.random.Generator,
+            sweeps: int) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
     """Neighbours' offsets at jumps 4, 2, 1 (Rong & Tan's jump flooding), and guesses ever closer."""
     height, width = allowed.shape
     table = known.reshape(-1, known.shape[2])
@@ -202,11 +241,13 @@ def _search(best: np.ndarray, wanted: np.ndarray, known: np.ndarray, targets: np
                 neighbour = order[ny[which], nx[which]]
                 which, neighbour = which[neighbour >= 0], neighbour[neighbour >= 0]
                 consider(best[neighbour] - (dy * jump, dx * jump), which)
+                yield
         window = max(height, width) // 2
         everyone = np.arange(len(targets))
         while window >= 1:
             consider(best + rng.integers(-window, window + 1, size=best.shape), everyone)
             window //= 3
+            yield
     return best, cost
 
 

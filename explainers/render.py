@@ -12,6 +12,7 @@ from explainers.base import METHODS, Explanation
 
 CLIP = 99                                      # percentile of |heat| at which colour ends
 FADE = 0.6                                     # opacity grows with |value| to this power, as in heat.js
+STRIP = 1_000_000                              # pixels that are drawn at once
 
 
 def _ramp(*stops: int) -> np.ndarray:
@@ -82,10 +83,15 @@ def overlay(frame: np.ndarray, explanation: Explanation, opacity: float = 0.7, p
         raise ValueError("an explanation needs its canvas to be drawn; take it from explain() or steps()")
     scale = clip_at(_seen(explanation)) if scale is None else scale
     heat = explanation.canvas.map_on_frame(explanation.heat)
-    tint = colour(heat, explanation.signed, scale, palette)
-    share = _shares(heat if explanation.signed else heat.clip(0), scale)
-    alpha = opacity * np.abs(share)[..., None] ** FADE
-    picture = np.rint(frame * (1 - alpha) + tint * alpha).astype(np.uint8)
+    picture = np.empty_like(frame, np.uint8)
+    many = max(1, STRIP // max(1, frame.shape[1]))
+    for top in range(0, len(frame), many):     # in strips: the numbers behind 64 megapixels take gigabytes
+        rows = slice(top, top + many)
+        part = heat[rows]
+        tint = colour(part, explanation.signed, scale, palette)
+        share = _shares(part if explanation.signed else part.clip(0), scale)
+        alpha = opacity * np.abs(share)[..., None] ** FADE
+        picture[rows] = np.rint(frame[rows] * (1 - alpha) + tint * alpha)
     return _with_legend(picture, legend(explanation, scale), explanation.signed, palette)
 
 

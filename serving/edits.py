@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 
-from explainers.inpaint import FILLS, check_mask, fill
+from explainers.inpaint import FILLS, check_mask, pieces
 from models.base import BadInput, Prediction
 
 MASK_BYTES = 2_000_000
@@ -49,10 +50,18 @@ def decode_mask(png: bytes, frame: np.ndarray) -> np.ndarray:
 def apply(frame: np.ndarray, mask: bytes, fill_name: str, params: dict[str, Any] | None = None,
           preview: bool = False, picture: str | None = None) -> np.ndarray:
     """The edited frame; `picture` is the fingerprint the edit was drawn on, when the sender knows it."""
+    *_, edited = applying(frame, mask, fill_name, params, preview, picture)
+    assert edited is not None
+    return edited
+
+
+def applying(frame: np.ndarray, mask: bytes, fill_name: str, params: dict[str, Any] | None = None,
+             preview: bool = False, picture: str | None = None) -> Iterator[np.ndarray | None]:
+    """The same in pieces: None after each, and the edited frame after the last."""
     if picture and picture != fingerprint(frame):
         raise BadInput(f"this edit was drawn on another picture ({picture}); the one held here is "
                        f"{fingerprint(frame)}. Open the picture it belongs to, or draw it again")
-    return fill(frame, decode_mask(mask, frame), fill_name, params, preview)
+    yield from pieces(frame, decode_mask(mask, frame), fill_name, params, preview)
 
 
 def compared(before: Prediction, after: Prediction) -> dict[str, Any]:

@@ -20,14 +20,16 @@ from serving.engine import Edit, Edits, Engine, Explain, Full, See, Wish
 from serving.frames import check_live
 from serving.local import LocalEngine
 from serving.messages import Unknown
-from serving.session import Gone, Kept, Session
+from serving.pictures import Kept, Pictures
+from serving.session import Gone, Session
 from serving.settings import Settings
 from serving.work import told
 
 log = logging.getLogger("seewhy")
 
 LONGEST_TEXT = 500
-GOODBYE = 0.5                                  # seconds that closing waits for last words to be sent
+PATIENCE = 3.5                                 # seconds that closing waits for what is being worked out ...
+GOODBYE = 0.5                                  # ... and for last words to be sent
 CHECKS = ("curves", "sanity")
 
 
@@ -63,11 +65,14 @@ class Live:
         self.catalog = models.catalog(settings.own)
         self.sessions: dict[str, Session] = {}
         self._emit = wire.one_at_a_time(io)
-        self._closed = False
+        self._meter = app.extensions["meter"]
+        self.pictures = Pictures(settings.kept_mb * 1_000_000)
+        self._closed, self._joining = False, Lock()
         atexit.register(self.close)
 
     def send(self, client: str, event: str, fields: dict[str, Any]) -> None:
         """To this client alone."""
+        self._meter.said(event, fields)
         self._emit(event, fields, to=client)
 
     def close(self) -> None:
@@ -78,19 +83,20 @@ class Live:
         for client in tuple(self.sessions):
             self.send(client, "server_closing", {"message": "the server is closing; this page connects "
                                                             "again by itself when it is back"})
-        self.engine.close()
+        self.engine.close(PATIENCE)
         wire.drain(self._io, GOODBYE)
         atexit.unregister(self.close)
 
     def connect(self, _auth: Any = None) -> bool | None:
-        client = wire.caller()
-        if len(self.sessions) >= self.settings.clients:
+        client, task = wire.caller(), self.settings.task
+        session = Session(client, Wish(task, models.default(task)), self.settings, self.pictures)
+        with self._joining:                    # two that come at once are not both the last
+            if fits := len(self.sessions) < self.settings.clients:
+                self.sessions[client] = session
+        if not fits:
             self.send(client, "error", {"code": "busy", "message": f"{len(self.sessions)} pages are open "
                       "already, more than this server takes; close one and load this page again"})
             return False
-        task = self.settings.task
-        session = Session(client, Wish(task, models.default(task)), self.settings.kept)
-        self.sessions[client] = session
         self.engine.join(client)
         self._say_ready(session)
         if self.engine.describe(session.wish.model) is None:
@@ -99,8 +105,10 @@ class Live:
 
     def disconnect(self, *_reason: Any) -> None:
         client = wire.caller()
-        if self.sessions.pop(client, None) is not None:
+        session = self.sessions.pop(client, None)
+        if session is not None:
             self.engine.leave(client)
+            session.leave()
 
     def heard(self, event: str, *arguments: Any) -> None:
         """Any message of a client: what is wrong with it is answered, the connection stays."""
@@ -108,12 +116,26 @@ class Live:
         if session is None:
             return
         message = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
+        if not (session.frames if event == "frame" else session.requests).take():
+            return self._too_fast(session, event, message)
         handle: Callable[[Session, dict[str, Any]], None] = getattr(self, f"_on_{event}")
         try:
             handle(session, message)
         except Exception as problem:
             id = message.get("id")
             self.send(session.client, "error", {**({"id": id} if _is_name(id) else {}), **told(problem)})
+
+    def _too_fast(self, session: Session, event: str, m: dict[str, Any]) -> None:
+        """More than a page can need: answered in words, until it is too much of that too."""
+        rate, what, name = (self.settings.frames_a_second, "pictures", "seq") if event == "frame" else \
+            (self.settings.requests_a_second, "requests", "id")
+        self.send(session.client, "error", {
+            **({name: m[name]} if _is_name(m.get(name)) else {}), "code": "too_fast",
+            "message": f"expected at most {rate:g} {what} a second, got more; wait for the "
+                       "answers before you send the next"})
+        if not session.patience.take():
+            log.warning("a client sent far more than it may, and was hung up on")
+            wire.hang_up(self._io, session.client)
 
     def _on_configure(self, session: Session, m: dict[str, Any]) -> None:
         """Fields that are left out stay as they were, as far as they fit the task and model."""
@@ -231,7 +253,7 @@ class Live:
 
         def done() -> None:
             if edits is None or not edits.preview:
-                picture.edits = edits
+                session.erase(m["seq"], picture, edits)
 
         self._submit(session, m, Edit(picture.jpeg, wish, edits), done)
 

@@ -133,12 +133,12 @@ def decode_upload(data: bytes, limits: Settings = LIMITS) -> np.ndarray:
 def _upright(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I") or picture.mode == "F":        # 16 bits a pixel; Pillow would clip them
         picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8))
-    picture = ImageOps.exif_transpose(picture)
+    ImageOps.exif_transpose(picture, in_place=True)    # no second copy: there may be 64 megapixels
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def encode_jpeg(picture: np.ndarray, quality: int = 90) -> bytes:

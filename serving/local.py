@@ -1,15 +1,16 @@
-"""The engine that works in this process: one thread runs the models, others load them, one fills holes."""
+"""The engine that works in this process: one thread runs the models, others load them and fill holes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 from explainers import METHODS, lacks, offered
-from models.base import Model
-from serving.engine import Command, Hear, Message, See
+from models.base import BadInput, Model
+from serving.brush import Brush
+from serving.engine import Command, Figures, Hear, Message, See
 from serving.scheduler import Frame, Request, Scheduler, Steps
 from serving.settings import Settings
 from serving.work import Work, told
@@ -24,7 +25,7 @@ class LocalEngine:
     def __init__(self, settings: Settings):
         self.work = Work(settings)
         self._scheduler = Scheduler()
-        self._brush = ThreadPoolExecutor(1, "brush")
+        self._brush = Brush()
 
     def join(self, client: str) -> None:
         self._scheduler.join(client)
@@ -39,9 +40,18 @@ class LocalEngine:
         """How much is waiting, for tests and for the curious."""
         return self._scheduler.waiting()
 
-    def close(self) -> None:
-        self._scheduler.close()
-        self._brush.shutdown(wait=False, cancel_futures=True)
+    def close(self, patience: float = 5.0) -> None:
+        self._scheduler.close(patience)
+        self._brush.close()
+
+    def figures(self) -> Figures:
+        here, coming, problems = self.work.shelf.states()
+        failed = {name: str(problem) if isinstance(problem, BadInput) else
+                  f"{name} could not be loaded ({type(problem).__name__}); the log says more"
+                  for name, problem in problems.items()}
+        waiting, cache = self._scheduler.waiting(), self.work.remembered
+        return Figures(here, coming, failed, waiting["frames"], self._scheduler.oldest(),
+                       waiting["requests"], cache.bytes, cache.hits, cache.misses)
 
     def describe(self, model: str) -> dict[str, Any] | None:
         found = self.work.shelf.here(model)
@@ -62,7 +72,7 @@ class LocalEngine:
             self._see(client, id, command, hear)
         else:
             self._scheduler.request(client, Request(
-                id, self._prepared(command), lambda message: hear(*message),
+                id, self._prepared(client, command), lambda message: hear(*message),
                 lambda problem: hear("error", told(problem))))
 
     def _see(self, client: str, id: Hashable, command: See, hear: Hear) -> None:
@@ -89,12 +99,12 @@ class LocalEngine:
             failed=lambda problem: hear("error", told(problem)), waiting=None if here.done() else here,
             unhurried=command.wish.task == "caption" and not command.keep))
 
-    def _prepared(self, command: Command) -> Steps:
+    def _prepared(self, client: str, command: Command) -> Steps:
         """The command's messages, once what takes long has been done in threads that keep nobody waiting."""
         here = self.work.shelf.ask(command.wish.model)
         erased = None if isinstance(command, See) else command.edits
         if erased and not self.work.is_filled(command.picture, erased):
-            filling = self._brush.submit(self.work.filled, command.picture, erased)
+            filling = self._brush.submit(client, self.work.filling(command.picture, erased))
             try:
                 yield filling
             finally:

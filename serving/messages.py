@@ -18,7 +18,9 @@ from serving.engine import Wish
 from serving.frames import encode_jpeg
 from serving.settings import Settings
 
+LONGEST = 1_000                                # letters of a sentence
 LIVE_SIDE, FULL_SIDE = 256, 416                # the longest side of a heat map that travels
+LIVE_EACH = 64                                 # of one of many, such as a word's: they are a dozen a frame
 
 
 class Unknown(BadInput):
@@ -42,13 +44,20 @@ def plain(value: Any) -> Any:
     return value
 
 
+def short(sentence: str) -> str:
+    """The sentence, its middle left out when what it repeats is long: an answer is no echo."""
+    if len(sentence) <= LONGEST:
+        return sentence
+    return f"{sentence[:LONGEST // 2]} ... {sentence[-LONGEST // 2:]}"
+
+
 def failure(problem: BaseException) -> dict[str, Any]:
     """An `error` without its address: a code and a sentence that may be shown as it is."""
     if isinstance(problem, store.StoreError):
-        return {"code": "offline", "message": str(problem)}
+        return {"code": "offline", "message": short(str(problem))}
     if isinstance(problem, BadInput):
         valid = getattr(problem, "valid", None)
-        return {"code": getattr(problem, "code", "bad_input"), "message": str(problem),
+        return {"code": getattr(problem, "code", "bad_input"), "message": short(str(problem)),
                 **({"valid": valid} if valid else {})}
     return {"code": "internal", "message": "Something went wrong inside while working on this; nothing of "
             "yours is lost. Try again, or choose another model or method."}
@@ -125,13 +134,14 @@ def _image(picture: np.ndarray, look: Look) -> bytes:
 def explained(e: Explanation, look: Look, live: bool = False) -> dict[str, Any]:
     """What an `explanation` says, without whose it is."""
     side = LIVE_SIDE if live or not e.done else FULL_SIDE
+    each = LIVE_EACH if live else side
     pictures = {**({} if e.image is None else {"image": e.image}), **e.images}
     labels = look.model.labels
     return {
         "method": e.method, "title": title(e.target, labels) if e.target else "",
         **_heat(e.heat, e.signed, look, side), "area": list(look.canvas.area), "signed": e.signed,
         "raw_max": e.raw_max, "empty": e.empty,
-        **_together({name: _heat(m, e.signed, look, side) for name, m in e.maps.items()}),
+        **_together({name: _heat(m, e.signed, look, each) for name, m in e.maps.items()}),
         "images": {name: _image(p, look) for name, p in pictures.items()},
         "curves": e.curves, "numbers": e.numbers, "note": e.note,
         "after": e.prediction.describe() if e.prediction else None,

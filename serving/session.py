@@ -1,35 +1,32 @@
 """What is known of one client: its wish, by version, and the pictures it may come back to."""
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 
 from models.base import BadInput
 from serving.engine import Edits, Wish
+from serving.limits import Bucket
+from serving.pictures import Kept, Pictures
+from serving.settings import Settings
 
-
-@dataclass
-class Kept:
-    """A picture as it came, and what was erased of it."""
-
-    jpeg: bytes
-    edits: Edits | None = None
+PATIENCE = 300                                 # messages that come too fast before the client is hung up on
 
 
 class Session:
-    """One client. Its pictures live here, in memory, and nowhere else for long; they go when it goes."""
+    """One client. Its pictures live in memory, and nowhere else for long; they go when it goes."""
 
-    def __init__(self, client: str, wish: Wish, kept: int):
+    def __init__(self, client: str, wish: Wish, settings: Settings, pictures: Pictures):
         self.client, self.wish = client, wish
         self.version = 0                       # of what was wished for last; an older one's news is not heard
         self.complained: set[str] = set()      # each complaint of the live explanation is made once
-        self.under_way: list[Any] = []   # credits of frames that are not kept: in the model, and waiting
+        self.under_way: list[Any] = []         # credits of frames that are not kept: one runs, one waits
         self.telling = RLock()                 # held while a wish takes effect and is told
         self._pending: Wish | None = None      # wished for, its model still on the way
-        self._limit = kept
-        self._pictures: OrderedDict[int, Kept] = OrderedDict()
+        self._limit, self._pictures = settings.kept, pictures
+        self.frames = Bucket(settings.frames_a_second, 2 * settings.frames_a_second)
+        self.requests = Bucket(settings.requests_a_second, 5 * settings.requests_a_second)
+        self.patience = Bucket(PATIENCE / 10, PATIENCE)
 
     @property
     def newest(self) -> Wish:
@@ -66,33 +63,35 @@ class Session:
 
     def keep(self, seq: int, jpeg: bytes) -> Kept:
         """Hold a picture by its number; the oldest beyond the limit is forgotten."""
-        with self.telling:
-            self._pictures.pop(seq, None)
-            picture = self._pictures[seq] = Kept(jpeg)
-            while len(self._pictures) > self._limit:
-                self._pictures.popitem(last=False)
-            return picture
+        picture = Kept(jpeg)
+        self._pictures.keep(self.client, seq, picture, self._limit)
+        return picture
 
     def drop(self, seq: int, picture: Kept) -> None:
         """Forget a picture that turned out to be none, unless another has its number by now."""
-        with self.telling:
-            if self._pictures.get(seq) is picture:
-                del self._pictures[seq]
+        self._pictures.drop(self.client, seq, picture)
+
+    def erase(self, seq: int, picture: Kept, edits: Edits | None) -> None:
+        """Note what was erased of a picture."""
+        self._pictures.erase(self.client, seq, picture, edits)
 
     def picture(self, seq: Any) -> Kept:
         """The kept picture of that number, or a sentence that says which are kept."""
-        with self.telling:
-            if isinstance(seq, int) and seq in self._pictures:
-                return self._pictures[seq]
-            have = ", ".join(map(str, self._pictures)) or "none"
-        raise Gone(f"picture {_short(seq)} is no longer kept (kept: {have}); "
-                   "freeze or upload it again")
+        picture = self._pictures.get(self.client, seq) if isinstance(seq, int) else None
+        if picture is None:
+            have = ", ".join(map(str, self.kept)) or "none"
+            raise Gone(f"picture {_short(seq)} is no longer kept (kept: {have}); "
+                       "freeze or upload it again")
+        return picture
 
     @property
     def kept(self) -> tuple[int, ...]:
         """The numbers of the kept pictures, oldest first."""
-        with self.telling:
-            return tuple(self._pictures)
+        return tuple(self._pictures.of(self.client))
+
+    def leave(self) -> None:
+        """Forget all its pictures."""
+        self._pictures.forget(self.client)
 
 
 class Gone(BadInput):

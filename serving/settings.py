@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from models import Own
 from models.info import BadInput
@@ -24,6 +25,11 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 4200
     origins: tuple[str, ...] = ()              # allowed besides localhost, as http(s)://name:port
+    hosts: tuple[str, ...] = field(default_factory=lambda: tuple(  # names it is reached by, besides origins'
+        os.environ.get("SEEWHY_HOSTS", "").replace(",", " ").split()))
+    token: str | None = field(                 # who has it may do everything; without it this machine alone
+        default_factory=lambda: os.environ.get("SEEWHY_TOKEN") or None, repr=False)
+    certificate: Path | None = None            # a file with a key and certificate; then https alone is spoken
     task: str = "classify"
     captioner: Path | None = None              # the user's own captioner weights ...
     vocabulary: Path | None = None             # ... and its words
@@ -38,9 +44,16 @@ class Settings:
     upload_pixels: int = 64_000_000
     kept: int = 8                              # frozen pictures a client may come back to
     clients: int = 64
+    connections: int = 512                     # open at once, pages or not ...
+    per_address: int = 160                     # ... and of one address, behind which there may be a class
+    handshake: float = 10.0                    # seconds for a request to come, and for a client to join
+    silence: float = 10.0                      # seconds that a client may take nothing of what it is sent
+    frames_a_second: float = 120.0             # of one client; twice as many at once
+    requests_a_second: float = 30.0            # of one client; five times as many at once
     compiled: bool = field(default_factory=lambda: os.environ.get("SEEWHY_COMPILED", "1") != "0")
     # What may be remembered in each process that works, and how much its models may weigh.
     looks_mb: int = field(default_factory=lambda: _megabytes("SEEWHY_LOOKS_MB", 512))
+    kept_mb: int = field(default_factory=lambda: _megabytes("SEEWHY_KEPT_MB", 256))  # pictures of all clients
     models_mb: int = field(default_factory=lambda: _megabytes("SEEWHY_MODELS_MB", 4096))
 
     @property
@@ -49,7 +62,26 @@ class Settings:
         names = ["localhost", "127.0.0.1", "[::1]"]
         if self.host not in ("", "0.0.0.0", "::", "::1", *names):
             names.append(self.host)
-        return [f"http://{name}:{self.port}" for name in names] + list(self.origins)
+        return [f"{self.scheme}://{name}:{self.port}" for name in names] + list(self.origins)
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.certificate else "http"
+
+    @property
+    def address(self) -> str:
+        """Where the page is: for others where they may come in, else for this machine."""
+        if self.host in ("127.0.0.1", "::1", "localhost"):
+            return f"{self.scheme}://localhost:{self.port}"
+        if self.host in ("", "0.0.0.0", "::"):
+            return self.origins[0] if self.origins else f"{self.scheme}://localhost:{self.port}"
+        return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """The names that the page may be asked for by; any other is that of a page elsewhere."""
+        added = [urlsplit(origin).hostname or "" for origin in self.allowed_origins]
+        return frozenset(name.lower().strip("[]") for name in (*added, *self.hosts) if name)
 
     @property
     def limits(self) -> dict[str, int]:

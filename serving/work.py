@@ -162,12 +162,20 @@ class Work:
         key = ("filled", _side(picture, erased))
         found = self.remembered.get(key)
         if found is None:
-            start = perf_counter()
-            done = edits.apply(frames.decode(picture), erased.mask, erased.fill, erased.params,
-                               erased.preview, erased.drawn_on)
-            found = done, _milliseconds(start)
-            self.remembered.put(key, found)
+            *_, found = self.filling(picture, erased)
         return found
+
+    def filling(self, picture: bytes, erased: Edits) -> Iterator[Any]:
+        """The same in pieces, so that it can be stopped: None after each, and what filled() gives at last."""
+        start = perf_counter()
+        for done in edits.applying(frames.decode(picture), erased.mask, erased.fill, erased.params,
+                                   erased.preview, erased.drawn_on):
+            if done is None:
+                yield None
+        assert done is not None
+        found = done, _milliseconds(start)
+        self.remembered.put(("filled", _side(picture, erased)), found)
+        yield found
 
     def is_filled(self, picture: bytes, erased: Edits) -> bool:
         """Whether filled() would answer at once."""

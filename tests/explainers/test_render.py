@@ -82,3 +82,11 @@ def test_the_legend_tells_range_and_raw_maximum_or_that_there_is_nothing() -> No
 def test_a_frame_too_small_for_words_is_still_drawn() -> None:
     frame = np.full((20, 12, 3), 90, np.uint8)
     assert render.overlay(frame, explain(Linear(), frame, "grad_cam", "class:0")).shape == frame.shape
+
+
+def test_drawing_in_strips_leaves_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (150, 110, 3), np.uint8)
+    e = explain(Linear(), frame, "grad_cam", "class:0")
+    whole = render.overlay(frame, e)
+    monkeypatch.setattr(render, "STRIP", 1000)
+    assert (render.overlay(frame, e) == whole).all()

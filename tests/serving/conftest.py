@@ -12,12 +12,12 @@ import pytest
 import toy_room
 from flask import Flask
 from stand_in import Client
-from werkzeug.serving import make_server
 
 import models
 from explainers.base import METHODS, Explanation, method
 from serving.access import protect
 from serving.events import Live, attach
+from serving.http import Server
 from serving.settings import Settings
 
 
@@ -86,11 +86,16 @@ def client(live: Live) -> Client:
 @pytest.fixture
 def online(toys: None) -> Iterator[tuple[Live, str]]:
     """A real server on a free port of this machine."""
+    yield from put_online()
+
+
+def put_online(**settings: Any) -> Iterator[tuple[Live, str]]:
+    """The same with other settings; app.extensions["http"] is what listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    for server in served(Settings(port=port)):
-        http = make_server("127.0.0.1", port, server.app, threaded=True)
+    for server in served(Settings(port=port, **settings)):
+        http = server.app.extensions["http"] = Server(server.settings, server.app)
         thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield server, f"http://127.0.0.1:{port}"

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import io
+import os
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from PIL import Image
 from stand_in import colour, jpeg
 
+from cli.common import read_file
+from models.base import BadInput
 from serving.frames import Refused, decode_live, decode_upload, encode_jpeg, jpeg_header
 
 PHOTO = colour("green", 480, 640)
@@ -153,3 +157,19 @@ def test_written_jpegs_are_read_back_from_bytes_and_from_shares() -> None:
     assert decode_live(encode_jpeg(np.full((8, 8, 3), np.nan))).max() == 0
     with pytest.raises(ValueError, match="HxWx3"):
         encode_jpeg(np.zeros((8, 8)))
+
+
+def test_a_pipe_on_the_command_line_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BadInput, match="a device or a pipe, not a file"):
+        read_file(tmp_path / "pipe.jpg")
+
+
+def test_a_large_upload_is_held_about_three_times_at_most() -> None:
+    """Pillow's own memory is not counted here: this is what is copied beside it."""
+    data = saved(Image.new("RGB", (4000, 2000), (9, 99, 200)), "PNG")
+    tracemalloc.start()
+    frame = decode_upload(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * frame.nbytes

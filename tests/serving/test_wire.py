@@ -81,7 +81,7 @@ def test_clients_that_talk_at_once_each_hear_their_own(online: tuple[Live, str])
             caller.io.emit("frame", {"seq": seq, "jpeg": data, "keep": True})
             caller.io.emit("explain", {"id": seq, "seq": seq, "method": "toy_odd"})
         caller.one(*ANSWERS, seq=40)
-        caller.one("explanation", id=40)
+        caller.one("explanation", "error", id=40)
 
     talks = [threading.Thread(target=talk, args=(name,)) for name in callers]
     for t in talks:
