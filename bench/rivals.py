@@ -62,22 +62,34 @@ def against_gradio(turns: int) -> Row:
 
 def against_ultralytics(frame: np.ndarray) -> Iterator[Row]:
     """A camera's frame to boxes by us, and by Ultralytics' own predict with the same random net."""
+    camera, square = (cv2.resize(frame, (640, side), interpolation=cv2.INTER_AREA) for side in (480, 640))
+    what = "frame to boxes / Ultralytics' predict"
+    ways = ours_and_theirs("yolo26n")
+    yield took_at_most(f"YOLO26n, {what}", *ways(camera), 0.8, "640x480, equally many pixels for both")
+    yield Row(f"YOLO26n, {what}, of a square", paired(*ways(square)))
+    yield Row(f"YOLOv8n, {what}", paired(*ours_and_theirs("yolov8n")(camera)),
+              note="640x480; a third of its work is in its head")
+
+
+def ours_and_theirs(name: str) -> Callable[[np.ndarray], tuple[Callable[[], Any], Callable[[], Any]]]:
+    """A picture to what looks at it with us, and with their predict: the same net on as many threads."""
     torch.manual_seed(0)
-    theirs = yolo.ultralytics("ultralytics").YOLO("yolo26n.yaml", task="detect", verbose=False)
-    ours = yolo.from_net(models.catalog()["yolo26n"], copy.deepcopy(theirs.model))
+    theirs = yolo.ultralytics("ultralytics").YOLO(f"{name}.yaml", task="detect", verbose=False)
+    ours = yolo.from_net(models.catalog()[name], copy.deepcopy(theirs.model))
     compiled.compile_model(ours)
-    camera = cv2.resize(frame, (640, 480), interpolation=cv2.INTER_AREA)
-    what, threads = "YOLO26n, frame to boxes / Ultralytics' predict", torch.get_num_threads()
+    threads = torch.get_num_threads()
+
+    def predict(bgr: np.ndarray) -> None:
+        theirs.predict(bgr, imgsz=640, device="cpu", verbose=False)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)     # its first call leaves one to the whole process, ours too
 
     def both(rgb: np.ndarray) -> tuple[Callable[[], Any], Callable[[], Any]]:
         bgr = np.ascontiguousarray(rgb[..., ::-1])
-        return lambda: Look(ours, rgb), lambda: theirs.predict(bgr, imgsz=640, device="cpu", verbose=False)
+        return lambda: Look(ours, rgb), lambda: predict(bgr)
 
-    both(camera)[1]()
-    torch.set_num_threads(threads)             # its first call takes one from the whole process
-    yield took_at_most(what, *both(camera), 0.8, "640x480, which theirs does not pad to a square")
-    square = cv2.resize(frame, (640, 640), interpolation=cv2.INTER_AREA)
-    yield Row(f"{what}, of a square", paired(*both(square)), note="equally many pixels for both")
+    predict(np.zeros((64, 64, 3), np.uint8))
+    return both
 
 
 def against_grad_cam(model: Classifier, frame: np.ndarray) -> Row:

@@ -103,17 +103,19 @@ def check_frame(frame: np.ndarray) -> None:
         raise BadInput(f"a frame must be HxWx3 uint8 RGB, got shape {frame.shape} of {frame.dtype}")
 
 
-def letterbox(frame: np.ndarray, size: int, grey: int = 114) -> Canvas:
-    """The whole frame, aspect kept, centred on a grey square."""
+def letterbox(frame: np.ndarray, size: int, grey: int = 114, stride: int | None = None) -> Canvas:
+    """The whole frame, aspect kept, centred on grey: a square, or with a stride no more than it divides."""
     check_frame(frame)
     h, w = frame.shape[:2]
     ratio = size / max(h, w)
     width, height = max(1, round(w * ratio)), max(1, round(h * ratio))
-    left, top = (size - width) // 2, (size - height) // 2
-    square = np.full((size, size, 3), grey, np.uint8)
+    # What is left over is taken modulo the stride, as Ultralytics does: of 640 each side may be less by 32s.
+    across, down = ((size - side) % (stride or size) for side in (width, height))
+    left, top = across // 2, down // 2
+    padded = np.full((height + down, width + across, 3), grey, np.uint8)
     # A camera frame shrinks by less than half, where linear skips no pixel and takes a quarter of the time.
-    square[top:top + height, left:left + width] = _resized(frame, width, height, average_below=0.5)
-    return Canvas(_tensor(square), (h, w), (width / w, height / h), (float(left), float(top)))
+    padded[top:top + height, left:left + width] = _resized(frame, width, height, average_below=0.5)
+    return Canvas(_tensor(padded), (h, w), (width / w, height / h), (float(left), float(top)))
 
 
 def centre_crop(frame: np.ndarray, size: int, share: float) -> Canvas:

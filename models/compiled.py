@@ -40,28 +40,28 @@ ONNX_RUNTIME, NOT_YET = "ONNX Runtime", "torch: not compiled"
 Seeing = Callable[[Tensor], Features]
 Made = TypeVar("Made")
 _in_torch: ContextVar[bool] = ContextVar("in_torch", default=False)
-_one_by_one = Lock()        # torch's exporter keeps what it knows of the net in its module
+one_by_one = Lock()         # torch's exporter keeps what it knows of the net in its module
 
 
 class Body:
     """A net's way from pixels (Nx3xhxw in [0,1], normalising included) to features.
 
-    `cut` makes that way of the net, or of a copy of it. The net itself is run until compile() is called, and
-    later wherever the faster ways cannot follow: where hooks hang on it or its weights are to have gradients.
+    `cut` makes that way of the net, or of a copy of it. Pictures are squares of `size`; of a net with a
+    `stride` their sides are any of its multiples. The net itself is run until compile() is called, and later
+    wherever the faster ways cannot follow: where hooks hang on it or its weights are to have gradients.
     `state` says in words what sees where no gradient is wanted. The weights must stay as they are. It may be
     called from many threads at once.
     """
 
-    def __init__(self, net: nn.Module, cut: Callable[[Any], Seeing], size: int):
+    def __init__(self, net: nn.Module, cut: Callable[[Any], Seeing], size: int, stride: int = 0):
         self.state = NOT_YET
         self.bytes = 0                         # of weights that are held a second time
-        self.net, self.cut, self.size = net, cut, size
+        self.net, self.cut, self.size, self.stride = net, cut, size, stride
         self._plain = cut(net)
         self._folded: Seeing | None = None
         self._session: Seeing | None = None
         self._weights = [*net.parameters()]
-        # The very dictionaries that hooks are put into: looking through them must not cost a part of a frame.
-        self._forward = [held for m in net.modules() for held in (m._forward_hooks, m._forward_pre_hooks)]
+        self._forward = forward_hooks(net)
         self._backward = [held for m in net.modules() for held in (m._backward_hooks, m._backward_pre_hooks)]
 
     def __call__(self, x: Tensor) -> Features:
@@ -74,11 +74,13 @@ class Body:
         return self._plain(x)
 
     def _takes(self, x: Tensor) -> bool:
-        return (not torch.is_grad_enabled() and not x.requires_grad and not x.is_cuda
-                and x.dtype == torch.float32 and x.shape[1:] == (3, self.size, self.size))
+        height, width = x.shape[-2:]
+        fits = (height % self.stride == width % self.stride == 0 if self.stride else
+                height == width == self.size)
+        return fits and x.shape[1] == 3 and runs(x)
 
     def compile(self) -> None:
-        with _one_by_one:
+        with one_by_one:
             if self.state != NOT_YET:
                 return
             self._session, state = attempted(self._made, type(self.net).__name__)
@@ -102,11 +104,12 @@ class Body:
 
     def _made(self) -> Seeing:
         not_beside_cpu(self._weights)
-        return brought(key(self.net, self.size), lambda: exported(self.net, self._plain, self.size),
-                       self._checked)
+        made_for = (self.size, self.stride) if self.stride else (self.size,)
+        return brought(key(self.net, *made_for),
+                       lambda: exported(self.net, self._plain, self.size, bool(self.stride)), self._checked)
 
     def _checked(self, made: bytes) -> Seeing:
-        """The file's bytes as a function, seen to do what torch does with two pictures and with one."""
+        """The file's bytes as a function, seen to do what torch does with two pictures, one, oblong ones."""
         ready, x = opened(made), example(self.size)
         with torch.no_grad():
             told = self._plain(x)
@@ -118,6 +121,9 @@ class Body:
 
         close(see(x), told)
         close(see(x[:1]), told.each(lambda t: t[:1]))
+        for other in oblong(x[:1], self.stride):
+            with torch.no_grad():
+                close(see(other), self._plain(other))
         self.bytes += len(made)
         return see
 
@@ -224,13 +230,18 @@ def brought(name: str, make: Callable[[], bytes], check: Callable[[bytes], Made]
     return checked
 
 
-def exported(net: nn.Module, see: Seeing, size: int) -> bytes:
-    """A net's way from `pictures` to its features as an ONNX file's bytes, for any number of pictures."""
+def exported(net: nn.Module, see: Seeing, size: int, any_shape: bool = False) -> bytes:
+    """A net's way from `pictures` to its features as an ONNX file's bytes, for any number of pictures.
+
+    Where they may have any height and width, so have its features, which are maps then. That costs no time:
+    a file for each shape was not faster, nor was a session that is told the shape.
+    """
     x = example(size)[:1]
     with torch.no_grad():
-        names = [f"features {i}" for i in range(len(see(x).tensors))]
-    axes = {name: {0: "n"} for name in ("pictures", *names)}
-    return file_of(Tensors(net, see), {"pictures": x}, names, axes)
+        names = ["pictures", *(f"features {i}" for i in range(len(see(x).tensors)))]
+    axes = {name: {0: "n", **({2: f"{name} down", 3: f"{name} across"} if any_shape else {})}
+            for name in names}
+    return file_of(Tensors(net, see), {"pictures": x}, names[1:], axes)
 
 
 def file_of(net: nn.Module, inputs: dict[str, Tensor], outputs: list[str],
@@ -277,7 +288,29 @@ def example(size: int) -> Tensor:
     return 0.7 * nn.functional.interpolate(coarse, (size, size), mode="bilinear") + 0.3 * fine
 
 
+def oblong(x: Tensor, stride: int) -> list[Tensor]:
+    """Of a square picture a wide and a tall piece, small so that it takes no time; none without a stride."""
+    if not stride:
+        return []
+    long, short = (max(1, round(x.shape[-1] * share / stride)) * stride for share in (0.5, 0.3))
+    return [x[:, :, :short, :long], x[:, :, :long, :short]]
+
+
+def forward_hooks(net: nn.Module) -> list[Any]:
+    """The very dictionaries that hooks are put into: looking through them must not cost a part of a frame."""
+    return [held for m in net.modules() for held in (m._forward_hooks, m._forward_pre_hooks)]
+
+
+def runs(x: Tensor) -> bool:
+    """Whether ONNX Runtime may have it: nobody wants a gradient or torch, and it is what was exported."""
+    return not (_in_torch.get() or torch.is_grad_enabled() or x.requires_grad or x.is_cuda
+                or x.dtype != torch.float32)
+
+
 def _onnxruntime() -> Any:
+    # Else it keeps a diary of sessions in the home folder and sends it to its makers, on Linux since 1.29.
+    # Its disable_telemetry_events() comes too late: what there is by then is sent all the same.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # needed only by what is compiled or is an ONNX file
 
     return onnxruntime

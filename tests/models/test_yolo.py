@@ -15,21 +15,31 @@ import pytest
 import torch
 
 import models
-from explainers import Look, steps
+from explainers import METHODS, Look, lacks, steps
 from explainers.pixels import probability
 from explainers.whatif import confidence
-from models import boxes, entries, store, yolo
-from models.base import SIDES, BadInput, Box, Features, Target, letterbox
+from models import boxes, compiled, entries, store, yolo
+from models.base import SIDES, BadInput, Box, Canvas, Features, Target, letterbox
 from models.coco import COCO
 from models.yolo import Yolo
+from tests.contract.test_every_method_on_every_model import finished, short
 from tests.models.darknet_reference import overlap
+from tests.models.test_compiled import agree
 from tests.toy import asked
 
+LEAST = 0.502               # the confidence of many places is exactly a half, see drawn()
 ROOT = Path(__file__).resolve().parents[2]
 FRAME = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
 
 
-def drawn(recipe: str) -> Any:
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where exports are kept, and nothing else looks."""
+    monkeypatch.setattr("models.store.cache_folder", lambda: tmp_path)
+    return tmp_path / "compiled"
+
+
+def drawn(recipe: str, frame: np.ndarray = FRAME) -> Any:
     """A net of that YAML, its statistics not those of a fresh one, its class numbers spread to give boxes."""
     torch.manual_seed(0)
     net = yolo.ultralytics("ultralytics.nn.tasks").DetectionModel(recipe, verbose=False).eval()
@@ -40,7 +50,7 @@ def drawn(recipe: str) -> Any:
     head, seen = net.model[-1], []
     hook = head.register_forward_pre_hook(lambda _, given: seen.extend(given[0]))
     with torch.no_grad():
-        net(letterbox(FRAME, 640).x)
+        net(letterbox(frame, 640, stride=32).x)
         hook.remove()
         for branch in (head.cv3, getattr(head, "one2one_cv3", None) or ()):
             for level, features in zip(branch, seen, strict=False):
@@ -82,7 +92,8 @@ def test_every_candidate_is_decoded_as_they_do(pair: tuple[Yolo, Any]) -> None:
     for branch in branches(model):
         corners, shares = theirs(net, look, branch)
         later = len(corners) if branch == entries.MANY and len(branches(model)) == 2 else 0
-        for anchor in (0, 79, 80, 3217, 6399, 6400, 7000, 7999, 8000, 8399):
+        assert len(corners) == (48 * 80 + 24 * 40 + 12 * 20), "padded to the stride, not to a square"
+        for anchor in (0, 79, 80, 2217, 3839, 3840, 4200, 4799, 4800, 5039):
             target = Target(index=7, anchor=anchor + later)
             logits = model.logits_of(look.features, target)[0]
             assert np.abs(logits.sigmoid().numpy() - shares[anchor]).max() < 1e-5
@@ -118,6 +129,60 @@ def test_boxes_are_those_that_their_own_selection_keeps(pair: tuple[Yolo, Any]) 
             assert np.abs(np.array(box.box) - frame).max() < 0.5
 
 
+def predicted(net: Any, frame: np.ndarray, **settings: Any) -> np.ndarray:
+    """Left, top, right, bottom, confidence, class, row by row: what Ultralytics' own predict says."""
+    threads = torch.get_num_threads()
+    model = yolo.ultralytics("ultralytics").YOLO(net.yaml["yaml_file"], task="detect", verbose=False)
+    model.model = copy.deepcopy(net)
+    try:
+        seen = model.predict(frame[..., ::-1].copy(), imgsz=640, device="cpu", verbose=False, **settings)
+    finally:
+        torch.set_num_threads(threads)         # it leaves one to the whole process
+    return seen[0].boxes.data.numpy()
+
+
+@pytest.mark.parametrize("recipe", ["yolo26n", "yolo11n", "yolov8n"])
+@pytest.mark.parametrize("name", ["bus", "zidane"])
+def test_boxes_are_those_of_their_own_predict(recipe: str, name: str,
+                                              photographs: dict[str, np.ndarray]) -> None:
+    """All before suppression: random nets say the same of many places, and then chance decides who is first.
+
+    A square as it was padded to before, with more grey, gives other boxes.
+    """
+    frame = photographs[name]
+    net = drawn(f"{recipe}.yaml", frame)
+    model = yolo.from_net(models.catalog()[recipe], copy.deepcopy(net))
+    fast = yolo.from_net(model.info, copy.deepcopy(net))
+    compiled.compile_model(fast)
+    assert compiled.state_of(fast) == "ONNX Runtime"
+    for branch in branches(model):
+        own = {"nms": False} if branch == entries.ONE else {"iou": 1.0}
+        expected = predicted(net, frame, conf=LEAST, **own)
+        assert 5 < len(expected) < boxes.MOST
+        for one in (model, fast):
+            ours = unsuppressed(one, one.prepare(frame), branch)
+            assert unmatched(ours, expected) == 0
+            # Their end-to-end head names a place once for each of its classes, ours for the best of them.
+            assert unmatched(expected[:, :4], ours[:, :4]) == 0
+            assert branch == entries.ONE or len(ours) == len(expected)
+        square = unsuppressed(model, letterbox(frame, 640), branch)
+        assert unmatched(expected, square) > 0
+
+
+def unsuppressed(model: Yolo, canvas: Canvas, branch: str) -> np.ndarray:
+    """Rows as those of `predicted`."""
+    with torch.no_grad():
+        seen = model.predict(model.encode(canvas.x), canvas, threshold=LEAST, nms=1.0, branch=branch)
+    return np.array([[*b.box, b.confidence, b.index] for b in seen.boxes])
+
+
+def unmatched(some: np.ndarray, others: np.ndarray) -> int:
+    """How many boxes have no other within a hundredth of a pixel, nor then of that confidence and class."""
+    off = np.abs(some[:, None] - others[None])
+    near = (off[..., :4] < 0.01).all(-1) & (off[..., 4:] < 1e-4).all(-1)
+    return int((~near.any(1)).sum())
+
+
 def test_suppression_keeps_what_theirs_keeps() -> None:
     draw = torch.Generator().manual_seed(0)
     corner, size = torch.rand(3000, 2, generator=draw) * 560, 20 + 60 * torch.rand(3000, 2, generator=draw)
@@ -136,7 +201,7 @@ def test_the_score_is_the_logit_of_the_confidence_shown(pair: tuple[Yolo, Any]) 
     model, net = pair
     exact = yolo.from_net(model.info, copy.deepcopy(net))
     exact.net.double()
-    canvas = letterbox(FRAME, 640)
+    canvas = exact.prepare(FRAME)
     features = exact.encode(canvas.x.double())
     for branch in branches(model):
         settings: dict[str, Any] = {"branch": branch} if len(branches(model)) == 2 else {}
@@ -150,9 +215,9 @@ def test_a_candidate_below_three_per_cent_is_told_by_its_logit(pair: tuple[Yolo,
     """The exponential of a logit of -4 is nearly its logistic: what it is shows only once it has risen."""
     model, _ = pair
     look = Look(model, FRAME)
-    logits = torch.cat([model.logits_of(look.features, Target(7, anchor=a)) for a in range(0, 8400, 100)])
+    logits = torch.cat([model.logits_of(look.features, Target(7, anchor=a)) for a in range(0, 5040, 60)])
     place = int((logits[:, 7] + 4).abs().argmin())
-    faint = Box(7, "7", float(logits[place, 7].sigmoid()), (0, 0, 9, 9), 100 * place)
+    faint = Box(7, "7", float(logits[place, 7].sigmoid()), (0, 0, 9, 9), 60 * place)
     assert faint.confidence < 0.03
     look.prediction = replace(look.prediction, boxes=(), candidates=(faint,))
     target = Target(7, anchor=faint.anchor)
@@ -166,13 +231,36 @@ def test_a_candidate_below_three_per_cent_is_told_by_its_logit(pair: tuple[Yolo,
     assert confidence(look, target, look.x) == pytest.approx(faint.confidence, abs=1e-3)
 
 
+def test_a_compiled_net_takes_pictures_of_any_shape(pair: tuple[Yolo, Any], kept: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its body and its heads, from one file each; where hooks hang, torch runs."""
+    model = yolo.from_net(pair[0].info, copy.deepcopy(pair[1]))
+    compiled.compile_model(model)
+    assert compiled.state_of(model) == "ONNX Runtime" and not any(m.training for m in model.net.modules())
+    assert len(list(kept.iterdir())) == len(model.parts) == 1 + len(branches(model))
+    for height, width in ((640, 640), (384, 640), (640, 480), (32, 640)):
+        agree(model, height, width)
+        with torch.no_grad():
+            maps = model.encode(torch.rand(1, 3, height, width)).maps
+            for head in model._read.values():
+                compiled.close(Features(rest=head(maps)), Features(rest=head.branch(*maps)))
+    fired: list[int] = []
+    handle = model.net.model[-1].cv3[0][-1].register_forward_hook(lambda *_: fired.append(1))
+    Look(model, FRAME, {"branch": entries.MANY} if len(branches(model)) == 2 else {})
+    handle.remove()
+    for branch in [head.branch for head in model._read.values()]:
+        monkeypatch.setattr(branch, "forward", None)       # torch would fail from here on
+    monkeypatch.setattr(model.body, "_plain", None)
+    assert fired == [1] and Look(model, FRAME).canvas.size == (384, 640)
+
+
 def test_maps_gradients_and_refusals(pair: tuple[Yolo, Any]) -> None:
     model, _ = pair
     look = Look(model, FRAME)
     for text in ("box:0", "box:0/class:22/versus:23", "box:0/side:left", "candidate:0"):
         if text.startswith("box") or look.prediction.candidates:
             *_, e = steps(look, "odam", asked(text, look), {})
-            assert e.heat.shape == (640, 640) and np.isfinite(e.heat).all()
+            assert e.heat.shape == (384, 640) and np.isfinite(e.heat).all()
     x = look.x.clone().requires_grad_()
     slope, = torch.autograd.grad(look.forward(asked("box:0", look))(x).sum(), x)
     assert torch.isfinite(slope).all() and (slope != 0).any()
@@ -184,11 +272,57 @@ def test_maps_gradients_and_refusals(pair: tuple[Yolo, Any]) -> None:
     assert batch.shape == (2,) and batch[0] == pytest.approx(float(batch[1]), abs=1e-4)
 
 
+@pytest.fixture(scope="module", params=["wide", "tall"])
+def oblong(request: pytest.FixtureRequest, photographs: dict[str, np.ndarray],
+           tmp_path_factory: pytest.TempPathFactory) -> Look:
+    """A compiled net's look at a picture far from square, with uneven padding along its short side."""
+    frame = np.ascontiguousarray(photographs["bus"][430:861:2, ::2])
+    frame = frame if request.param == "wide" else np.ascontiguousarray(frame.transpose(1, 0, 2))
+    model = yolo.from_net(models.catalog()["yolov8n"], drawn("yolov8n.yaml", frame))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.store.cache_folder", lambda: tmp_path_factory.mktemp("cache"))
+        compiled.compile_model(model)
+    assert compiled.state_of(model) == "ONNX Runtime"
+    return Look(model, frame)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "detect" in method.tasks])
+def test_every_method_explains_wide_and_tall_pictures(name: str, oblong: Look) -> None:
+    height, width = oblong.canvas.size
+    assert sorted((height, width)) == [352, 640] and oblong.prediction.boxes
+    method, before = METHODS[name], oblong.prediction.describe()
+    if lacks(method, oblong.model):            # what it says is checked where every model is
+        assert name in ("guided_backpropagation", "parchgrad")
+        return
+    e = finished(oblong, name, short(method))
+    assert e.done and e.heat.shape == (height, width) and np.isfinite(e.heat).all()
+    assert e.empty or e.heat.std() > 0
+    padding = e.heat.copy()
+    padding[oblong.canvas.inside] = 0
+    assert not padding.any() and all(m.shape == (height, width) for m in e.maps.values())
+    for picture in (e.image, *e.images.values()):
+        assert picture is None or picture.shape == (height, width, 3)
+    assert oblong.canvas.map_on_frame(e.heat).shape == oblong.frame.shape[:2]
+    assert Look(oblong.model, oblong.frame).prediction.describe() == before
+
+
+@pytest.mark.parametrize("name", ["odam", "layer_cam", "saliency"])
+def test_a_box_at_the_end_of_a_long_picture_is_explained_there(name: str, oblong: Look) -> None:
+    """Heat lies where the candidate's own cells are: nothing takes rows for columns."""
+    centres = [sum(b.box) for b in oblong.prediction.boxes]
+    for number in (int(np.argmin(centres)), int(np.argmax(centres))):
+        box = oblong.prediction.boxes[number]
+        *_, e = steps(oblong, name, asked(f"box:{number}", oblong), {})
+        heat = oblong.canvas.map_on_frame(e.heat)
+        left, top, right, bottom = (round(v) for v in box.box)
+        assert heat[top:bottom, left:right].mean() > 1.5 * heat.mean(), (name, box.box)
+
+
 def test_random_weights_reach_every_level_and_are_a_copy(pair: tuple[Yolo, Any]) -> None:
     model, _ = pair
     look = Look(model, FRAME)
     other = model.randomised(0.0, seed=1)
-    for anchor in (0, 6400, 8000):
+    for anchor in (0, 3840, 4800):
         target = Target(index=7, anchor=anchor)
         before, after = (m.logits_of(look.features, target) for m in (model, other))
         assert not torch.allclose(before, after)
