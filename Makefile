@@ -24,7 +24,7 @@ HELD := .venv/.stamps/embedded-$(shell (cat models/store.py; echo "$$SEEWHY_CACH
 .PHONY: run test check bench train-captioner browser embedded
 
 run: $(INSTALLED) embedded
-	$(BIN)/python app.py --port $(PORT)
+	$(BIN)/python app.py --port $(PORT) $(ARGS)
 
 test: $(TESTABLE) embedded browser check
 	$(BIN)/python -m pytest

@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cli.parser import LOCAL, own_origins, parser
+from cli.parser import parser
 from models import store
 from models.info import BadInput
 from serving.settings import Settings
@@ -21,36 +23,55 @@ if TYPE_CHECKING:
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The page, its live channel (app.extensions["socketio"]) and four routes."""
+    """The page and its live channel (app.extensions["socketio"]); the first model is on its way."""
     from serving.events import attach
 
     settings = settings or Settings()
     app = _pages(settings)
     attach(app, settings)
+    app.extensions["live"].bring()
     return app
 
 
 def _pages(settings: Settings) -> Flask:
     """The routes, which need nothing that looks."""
-    from flask import Flask, jsonify, render_template, send_file
+    from flask import Flask, jsonify, make_response, render_template, request, send_file
 
     from serving import presets
-    from serving.access import protect
+    from serving.access import let_in, protect, role
+    from serving.health import watch
 
     app = Flask(__name__)
     app.config.update(SETTINGS=settings, PRESETS=presets.listing())
     protect(app, settings)
+    watch(app)
 
     @app.get("/")
     def page() -> str:
         return render_template("index.html")
+
+    @app.get("/join/<code>")
+    def join(code: str) -> Response:
+        """The same page, for whoever watches; a room's code lets in who has nothing else to show."""
+        page = make_response(render_template("index.html", watching=True))
+        try:
+            live = app.extensions.get("live")
+            if role(request.environ) is None and not (
+                    live and live.rooms.known(code, request.remote_addr or "")):
+                raise BadInput("no room has that code; ask for the link again")
+        except BadInput as problem:
+            page = make_response(f"{problem}\n", 404, {"Content-Type": "text/plain; charset=utf-8"})
+        else:
+            if cookie := let_in(request.environ):
+                page.headers.add("Set-Cookie", cookie)
+        return page
 
     @app.get("/presets/<name>")
     def preset(name: str) -> Response | tuple[Response, int]:
         path = presets.path(name)
         if path is None:
             known = ", ".join(p["name"] for p in presets.listing())
-            return jsonify(error=f"there is no preset {name!r}; there are {known}"), 404
+            return jsonify(error=f"there is no preset {name[:40]!r}; there are {known}"), 404
         return send_file(path, conditional=True)
 
     @app.get("/vendor/socket.io.esm.min.js")
@@ -60,16 +81,11 @@ def _pages(settings: Settings) -> Flask:
         except store.StoreError as problem:
             return jsonify(error=str(problem)), 503
 
-    @app.get("/health")
-    def health() -> Response:
-        live = app.extensions.get("live")
-        return jsonify(status="ok", clients=len(live.sessions) if live else 0)
-
     return app
 
 
 def serve(settings: Settings, open_browser: bool = False) -> int:
-    """Serve until Ctrl+C; the address is the one thing said."""
+    """Serve until Ctrl+C or SIGTERM; the address is the one thing said."""
     import gc
 
     gc.disable()                               # a fifth of the time that importing torch takes; see door.py
@@ -77,28 +93,25 @@ def serve(settings: Settings, open_browser: bool = False) -> int:
     import threading
     import webbrowser
 
-    from serving.door import Door
+    from cli.lan import announce, link
+    from serving.door import Door, two_arenas
     from serving.http import Server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)      # no request log: what is looked at is private
+    two_arenas()
     app = _pages(settings)
     door = Door(app, settings)
     server = Server(settings, app)
-    address = f"http://{'localhost' if settings.host in LOCAL else settings.host}:{settings.port}"
-    print(f"Seewhy is at {address}  (Ctrl+C ends it)", flush=True)
-    for origin in settings.origins:
-        print(f"also allowed: {origin} (a browser gives its camera only to localhost or https)", flush=True)
+    announce(settings)
     door.open()
     if open_browser:
-        threading.Timer(0.5, webbrowser.open, [address]).start()
+        threading.Timer(0.5, webbrowser.open, [link(settings, here=True)]).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with suppress(KeyboardInterrupt):          # Werkzeug takes most of them for itself, but not all
         server.serve_forever()
-    except KeyboardInterrupt:
-        print("closing", flush=True)
-    finally:
-        door.close()
-        server.server_close()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)          # it is being done; Ctrl+C ends it at once
+    print("closing", flush=True)
+    door.close()
     return 0
 
 
@@ -106,14 +119,15 @@ def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
     # Before a verb --task is the page's; an own ONNX model does what --task says, else it classifies.
     task = getattr(args, "task", None) or "classify"
-    settings = Settings(host=args.host, port=args.port, task=task if args.verb is None else "classify",
+    settings = Settings(port=args.port, task=task if args.verb is None else "classify",
                         captioner=getattr(args, "captioner", None), vocabulary=getattr(args, "vocab", None),
                         trusted_model=getattr(args, "trust_model", None), onnx=getattr(args, "onnx", None),
                         labels=getattr(args, "labels", None), onnx_task=task,
-                        plugins=tuple(getattr(args, "plugin", ())),
-                        origins=(*args.origin, *own_origins(args.host, args.port)))
+                        plugins=tuple(getattr(args, "plugin", ())))
     if args.verb is None:
-        return serve(settings, args.open)
+        from cli.lan import network
+
+        return serve(replace(settings, **network(args)), args.open)
     if args.verb in ("models", "fetch"):
         from cli.listing import fetch, list_models
 

@@ -2,10 +2,7 @@
 from __future__ import annotations
 
 import argparse
-import socket
 from pathlib import Path
-
-LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:
@@ -22,7 +19,12 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="app.py", description=about, parents=[own])
     whole.add_argument("--task", default="classify",
                        help="what the page begins with, and what --onnx does: classify, detect or caption")
-    whole.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in; there is no password")
+    whole.add_argument("--lan", action="store_true",
+                       help="let others on this network in: https, and a link with a token in it")
+    whole.add_argument("--host", help="the address to listen on instead of 127.0.0.1 (with --lan: 0.0.0.0)")
+    whole.add_argument("--token", metavar="TEXT",
+                       help="what opens the page, instead of a new one each time; SEEWHY_TOKEN says it to "
+                            "this program alone")
     whole.add_argument("--port", type=int, default=4200)
     whole.add_argument("--open", action="store_true", help="open the page in the browser")
     whole.add_argument("--origin", action="append", default=[], metavar="URL",
@@ -60,15 +62,3 @@ def pair(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
     return name, value
-
-
-def own_origins(host: str, port: int) -> tuple[str, ...]:
-    """The names under which others reach a server that listens to all of them."""
-    if host not in ("0.0.0.0", "::"):
-        return ()
-    name = socket.gethostname()
-    try:
-        addresses = socket.gethostbyname_ex(name)[2]
-    except OSError:
-        addresses = []
-    return tuple(f"http://{n}:{port}" for n in dict.fromkeys([name, *addresses]) if n not in LOCAL)

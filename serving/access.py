@@ -54,14 +54,17 @@ def protect(app: Flask, settings: Settings) -> None:
 def role(environ: dict[str, Any]) -> Role | None:
     """What whoever sent this request may do; None: only what everybody may.
 
-    The gate has seen to every request that came over a network; whatever else there is comes from this process.
+    The gate has seen to every request that came over a network; whatever else there is, this process asks.
     """
-    return environ[ROLE] if ROLE in environ else "presenter"
+    found: Role | None = environ.get(ROLE, "presenter")
+    return found
 
 
 def let_in(environ: dict[str, Any]) -> str | None:
-    """Whoever sent this request knows a room's code: the Set-Cookie header that makes it a viewer, if it is not
-    something already."""
+    """Whoever sent this request knows a room's code: the Set-Cookie header that makes it a viewer.
+
+    None where it needs none: it is something already, or there is no token.
+    """
     keeper: Keeper | None = environ.get(KEEPER)
     return keeper.header("viewer", environ) if keeper and keeper.asks and role(environ) is None else None
 
@@ -111,7 +114,10 @@ def _refusal(environ: dict[str, Any], settings: Settings) -> Answer | None:
                       "with --origin", "host")
     origin = environ.get("HTTP_ORIGIN")
     if environ.get("PATH_INFO", "").startswith(SOCKETS):
-        if origin is not None and origin not in settings.allowed_origins:
+        # A page that came from the very name it connects to is ours: that name was looked at above, and which
+        # port or proxy leads here is not known to a server that another program put behind one.
+        ours = f"{environ.get('wsgi.url_scheme')}://{host}"
+        if origin is not None and origin != ours and origin not in settings.allowed_origins:
             log.warning("a page of %s asked for a connection and was refused; --origin would allow it",
                         one_line(origin, 80))
             return Answer(bad, "pages from there may not connect here; use the address that this server "

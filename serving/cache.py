@@ -19,12 +19,15 @@ class Cache:
         self._most, self._lock = most, Lock()
         self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
+        self.hits = self.misses = 0
 
     def get(self, key: Hashable) -> Any:
         """What was put there, or None."""
         with self._lock:
             if key not in self._entries:
+                self.misses += 1
                 return None
+            self.hits += 1
             self._entries.move_to_end(key)
             return self._entries[key][0]
 

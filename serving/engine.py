@@ -74,6 +74,21 @@ class Edit:
 Command = See | Explain | Edit
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What an engine holds and what waits for it, for whoever runs the server."""
+
+    models: dict[str, str]                     # those that are here, and what runs each
+    coming: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)       # those that did not come, and why
+    frames: int = 0                            # that wait for their turn ...
+    oldest: float = 0.0                        # ... and the seconds that one of them has waited longest
+    requests: int = 0                          # under way
+    cache_bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+
+
 class Full(Exception):
     """A client has too many requests under way."""
 
@@ -104,5 +119,8 @@ class Engine(Protocol):
     def progress(self, client: str, model: str, hear: Hear) -> None:
         """Bring a model; hear how far it is (`progress`), then `here` with its description, or `error`."""
 
+    def figures(self) -> Figures:
+        """What it holds, and what waits."""
+
     def close(self) -> None:
-        """Answer what waits, and end."""
+        """Answer what waits, and end, within four seconds whatever is under way."""

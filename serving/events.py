@@ -21,6 +21,7 @@ from serving.frames import check_live
 from serving.local import LocalEngine
 from serving.messages import Unknown
 from serving.pictures import Kept, Pictures
+from serving.rooms import Rooms
 from serving.session import Gone, Session
 from serving.settings import Settings
 from serving.work import told
@@ -28,8 +29,7 @@ from serving.work import told
 log = logging.getLogger("seewhy")
 
 LONGEST_TEXT = 500
-PATIENCE = 3.5                                 # seconds that closing waits for what is being worked out ...
-GOODBYE = 0.5                                  # ... and for last words to be sent
+GOODBYE = 0.5                                  # seconds that closing waits for last words to be sent
 CHECKS = ("curves", "sanity")
 
 
@@ -68,12 +68,14 @@ class Live:
         self._meter = app.extensions["meter"]
         self.pictures = Pictures(settings.kept_mb * 1_000_000)
         self._closed, self._joining = False, Lock()
+        self.rooms = Rooms(self)
         atexit.register(self.close)
 
     def send(self, client: str, event: str, fields: dict[str, Any]) -> None:
         """To this client alone."""
         self._meter.said(event, fields)
         self._emit(event, fields, to=client)
+        self.rooms.overhear(client, event, fields)
 
     def close(self) -> None:
         """Say goodbye, answer what waits, stop the threads; safe to call twice."""
@@ -83,15 +85,20 @@ class Live:
         for client in tuple(self.sessions):
             self.send(client, "server_closing", {"message": "the server is closing; this page connects "
                                                             "again by itself when it is back"})
-        self.engine.close(PATIENCE)
+        self.rooms.close()
+        self.engine.close()
         wire.drain(self._io, GOODBYE)
         atexit.unregister(self.close)
+
+    def bring(self) -> None:
+        """The model that pages begin with, before anybody asks for it."""
+        self.engine.progress("", models.default(self.settings.task), lambda event, fields: None)
 
     def connect(self, _auth: Any = None) -> bool | None:
         client, task = wire.caller(), self.settings.task
         session = Session(client, Wish(task, models.default(task)), self.settings, self.pictures)
         with self._joining:                    # two that come at once are not both the last
-            if fits := len(self.sessions) < self.settings.clients:
+            if fits := len(self.sessions) - self.rooms.viewers < self.settings.clients:
                 self.sessions[client] = session
         if not fits:
             self.send(client, "error", {"code": "busy", "message": f"{len(self.sessions)} pages are open "
@@ -107,6 +114,7 @@ class Live:
         client = wire.caller()
         session = self.sessions.pop(client, None)
         if session is not None:
+            self.rooms.gone(client)
             self.engine.leave(client)
             session.leave()
 
@@ -118,12 +126,30 @@ class Live:
         message = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
         if not (session.frames if event == "frame" else session.requests).take():
             return self._too_fast(session, event, message)
-        handle: Callable[[Session, dict[str, Any]], None] = getattr(self, f"_on_{event}")
         try:
+            handle = self.rooms.handler(session, event) or partial(self.handle, event)
             handle(session, message)
         except Exception as problem:
             id = message.get("id")
             self.send(session.client, "error", {**({"id": id} if _is_name(id) else {}), **told(problem)})
+
+    def handle(self, event: str, session: Session, m: dict[str, Any]) -> None:
+        """One message, as from a client that is in no room."""
+        getattr(self, f"_on_{event}")(session, m)
+
+    def ready(self, session: Session) -> dict[str, Any]:
+        """What `ready` says to this client."""
+        wish = session.wish
+        return messages.ready(self.settings, self.catalog, wish, self.engine.describe(wish.model),
+                              self.app.config.get("PRESETS", []))
+
+    def wire_of(self, client: str) -> wire.Wire | None:
+        """A client's connection; None in a test without a network."""
+        return wire.wire_of(self._io, client)
+
+    def hang_up(self, client: str) -> None:
+        """End a client's connection."""
+        wire.hang_up(self._io, client)
 
     def _too_fast(self, session: Session, event: str, m: dict[str, Any]) -> None:
         """More than a page can need: answered in words, until it is too much of that too."""
@@ -135,7 +161,7 @@ class Live:
                        "answers before you send the next"})
         if not session.patience.take():
             log.warning("a client sent far more than it may, and was hung up on")
-            wire.hang_up(self._io, session.client)
+            self.hang_up(session.client)
 
     def _on_configure(self, session: Session, m: dict[str, Any]) -> None:
         """Fields that are left out stay as they were, as far as they fit the task and model."""
@@ -185,10 +211,7 @@ class Live:
 
     def _say_ready(self, session: Session) -> None:
         with session.telling:
-            wish = session.wish
-            self.send(session.client, "ready", messages.ready(
-                self.settings, self.catalog, wish, self.engine.describe(wish.model),
-                self.app.config.get("PRESETS", [])))
+            self.send(session.client, "ready", self.ready(session))
 
     def _on_frame(self, session: Session, m: dict[str, Any]) -> None:
         send = partial(self.send, session.client)
@@ -206,6 +229,7 @@ class Live:
             credit.answer("error", told(problem))
             return
         kept = session.keep(credit.seq, jpeg) if m.get("keep") is True else None
+        self.rooms.pictured(session.client, credit.seq, jpeg, kept is not None)
         if kept is None:
             session.under_way = [*(other for other in session.under_way if other.open), credit]
         self.engine.submit(session.client, _frame_id(credit.seq), See(jpeg, wish, kept is not None),
@@ -261,7 +285,7 @@ class Live:
         if m.get("id") is not None and not _is_name(m["id"]):
             raise BadInput(f"id must be the one of a request, got {str(m['id'])[:40]!r}; "
                            "leave it out to stop all")
-        self.engine.stop(session.client, m.get("id"))
+        self.rooms.asker(session).stop(session.client, m.get("id"))
 
     def _asked(self, session: Session, m: dict[str, Any]) -> Kept:
         """The kept picture that a request is about."""
@@ -283,7 +307,7 @@ class Live:
             self.send(session.client, event, {**whose, **fields})
 
         try:
-            self.engine.submit(session.client, name, command, hear)
+            self.rooms.asker(session).submit(session.client, name, command, hear)
         except Full:
             hear("error", {"code": "busy", "message": "too many explanations are under way at once; "
                                                       "stop some, or wait for them"})

@@ -40,8 +40,8 @@ class LocalEngine:
         """How much is waiting, for tests and for the curious."""
         return self._scheduler.waiting()
 
-    def close(self, patience: float = 5.0) -> None:
-        self._scheduler.close(patience)
+    def close(self) -> None:
+        self._scheduler.close()
         self._brush.close()
 
     def figures(self) -> Figures:
@@ -71,9 +71,17 @@ class LocalEngine:
         if isinstance(command, See):
             self._see(client, id, command, hear)
         else:
+            answered = False                   # so that nothing comes after its last message
+
+            def deliver(message: Message) -> None:
+                nonlocal answered
+                event, fields = message
+                answered = event != "explanation" or bool(fields.get("done"))
+                hear(event, fields)
+
             self._scheduler.request(client, Request(
-                id, self._prepared(client, command), lambda message: hear(*message),
-                lambda problem: hear("error", told(problem))))
+                id, self._prepared(client, command), deliver, lambda problem: hear("error", told(problem)),
+                lambda: None if answered else hear("error", CLOSING)))
 
     def _see(self, client: str, id: Hashable, command: See, hear: Hear) -> None:
         """Look at a frame as soon as it is its turn, then explain it in another turn."""

@@ -22,6 +22,7 @@ log = logging.getLogger("seewhy")
 
 PATIENCE = 0.1                                 # seconds that a step of an explanation lets frames go first
 UNHURRIED = 1.0                                # a live caption gives way to other frames for so long
+CLOSING = 3.5                                  # seconds that closing waits for the step that runs
 WAITING_REQUESTS = 32                          # explanations one client may have under way
 
 Steps = Generator[Any, None, None]
@@ -88,6 +89,7 @@ class Request:
     steps: Steps
     deliver: Callable[[Any], None]
     failed: Callable[[Exception], None]
+    closing: Callable[[], None] = lambda: None
     waiting: Future[Any] | None = None
     stopped: bool = False
     since: float = field(default_factory=monotonic)
@@ -128,6 +130,7 @@ class Scheduler:
         self._served: set[str] = set()
         self._wake = Condition()
         self._closed = False
+        self._running: Request | None = None   # whose step has its turn at this moment
         self._thread = Thread(target=self._serve, name="models", daemon=True)
         self._thread.start()
 
@@ -184,18 +187,20 @@ class Scheduler:
             for name in list(state.requests):
                 self._stop(state, name)
 
-    def close(self, patience: float = 5.0) -> None:
+    def close(self, patience: float = CLOSING) -> None:
         """Answer what waits, let the step that runs end, and end the thread."""
         with self._wake:
             self._closed = True
-            waiting = [c.slot for c in self._clients.values() if c.slot]
+            waiting: list[Frame | Request] = [c.slot for c in self._clients.values() if c.slot]
             for state in self._clients.values():
                 state.slot = state.follow_up = None
-                for name in list(state.requests):
-                    self._stop(state, name)
+                for name, request in list(state.requests.items()):
+                    if request is not self._running:     # that one says what it has, and then that it ends
+                        waiting.append(request)
+                        self._stop(state, name)
             self._wake.notify()
-        for frame in waiting:
-            frame.closing()
+        for other in waiting:
+            other.closing()
         self._thread.join(patience)
 
     def waiting(self) -> dict[str, int]:
@@ -204,6 +209,13 @@ class Scheduler:
             return {"clients": len(self._clients),
                     "frames": sum(c.slot is not None for c in self._clients.values()),
                     "requests": sum(len(c.requests) for c in self._clients.values())}
+
+    def oldest(self) -> float:
+        """For how many seconds a frame waits that could go, and has waited longest."""
+        with self._wake:
+            waits = [line.frame for name, client in self._clients.items()
+                     if (line := client.line(name)).frame is not None]
+        return monotonic() - min(waits) if waits else 0.0
 
     @staticmethod
     def _stop(state: Client, id: Hashable) -> None:
@@ -239,7 +251,7 @@ class Scheduler:
         if not turn.is_frame:
             self._served.clear()
             client.stepped = monotonic()
-            request = client.next_request()
+            self._running = request = client.next_request()
             assert request is not None
             return lambda: self._step(client, request)
         self._served.add(turn.client)
@@ -279,8 +291,12 @@ class Scheduler:
             if not request.stopped:
                 request.failed(e)
         with self._wake:
+            self._running = None
+            cut_short = self._closed and not ended and not request.stopped
             request.since = client.stepped = monotonic()
             if (ended or request.stopped) and client.requests.get(request.id) is request:
                 del client.requests[request.id]
-        if ended or request.stopped:
+        if cut_short:
+            request.closing()
+        if ended or request.stopped or cut_short:
             request.steps.close()

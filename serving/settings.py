@@ -18,15 +18,20 @@ def _megabytes(variable: str, default: int) -> int:
     return int(text) if text else default
 
 
+def _words(variable: str) -> tuple[str, ...]:
+    return tuple(os.environ.get(variable, "").replace(",", " ").split())
+
+
 @dataclass(frozen=True)
 class Settings:
     """How this server runs. Frozen: whoever wants another makes another."""
 
     host: str = "127.0.0.1"
     port: int = 4200
-    origins: tuple[str, ...] = ()              # allowed besides localhost, as http(s)://name:port
-    hosts: tuple[str, ...] = field(default_factory=lambda: tuple(  # names it is reached by, besides origins'
-        os.environ.get("SEEWHY_HOSTS", "").replace(",", " ").split()))
+    origins: tuple[str, ...] = field(          # allowed besides localhost, as http(s)://name:port
+        default_factory=lambda: _words("SEEWHY_ORIGIN"))
+    hosts: tuple[str, ...] = field(            # names it is reached by, besides origins'
+        default_factory=lambda: _words("SEEWHY_HOSTS"))
     token: str | None = field(                 # who has it may do everything; without it this machine alone
         default_factory=lambda: os.environ.get("SEEWHY_TOKEN") or None, repr=False)
     certificate: Path | None = None            # a file with a key and certificate; then https alone is spoken
@@ -44,6 +49,8 @@ class Settings:
     upload_pixels: int = 64_000_000
     kept: int = 8                              # frozen pictures a client may come back to
     clients: int = 64
+    rooms: int = 8                             # open at once ...
+    viewers: int = 100                         # ... and who watches, in all of them together
     connections: int = 512                     # open at once, pages or not ...
     per_address: int = 160                     # ... and of one address, behind which there may be a class
     handshake: float = 10.0                    # seconds for a request to come, and for a client to join
@@ -70,12 +77,12 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """Where the page is: for others where they may come in, else for this machine."""
-        if self.host in ("127.0.0.1", "::1", "localhost"):
-            return f"{self.scheme}://localhost:{self.port}"
-        if self.host in ("", "0.0.0.0", "::"):
-            return self.origins[0] if self.origins else f"{self.scheme}://localhost:{self.port}"
-        return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        """Where others find the page, if they do; else where this machine does."""
+        if self.origins:
+            return self.origins[0].rstrip("/")
+        everywhere = self.host in ("", "0.0.0.0", "::", "127.0.0.1", "::1")
+        name = "localhost" if everywhere else f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{name}:{self.port}"
 
     @property
     def allowed_hosts(self) -> frozenset[str]:

@@ -40,6 +40,16 @@ class Shelf:
         future = self._models.get(name)
         return future.result() if future and future.done() and not future.exception() else None
 
+    def states(self) -> tuple[dict[str, str], tuple[str, ...], dict[str, BaseException]]:
+        """The models that are here with what runs each, those on their way, and why others did not come."""
+        with self._lock:
+            asked = tuple(self._models.items())
+        ended = [(name, future) for name, future in asked if future.done()]
+        problems = {name: problem for name, future in ended if (problem := future.exception())}
+        here = {name: compiled.state_of(future.result()) or "torch" for name, future in ended
+                if name not in problems}
+        return here, tuple(name for name, future in asked if (name, future) not in ended), problems
+
     def ask(self, name: str, again: bool = True) -> Future[Model]:
         """The model, now or later; what failed is tried `again`."""
         return self._asked(name, again)

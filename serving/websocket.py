@@ -287,7 +287,8 @@ class Wire:
     def _hang_up(self, reason: CloseReason | None) -> None:
         """With a reason if there is somebody to tell and nothing else is being said."""
         if reason != CloseReason.NORMAL_CLOSURE:
-            self._meter.count("refused", "silent" if reason is None else reason.name.lower().replace("_", " "))
+            said = "silent" if reason is None else reason.name.lower().replace("_", " ")
+            self._meter.count("refused", said)
         self._hung_up = True
         self._messages.clear()
         self._parts = []

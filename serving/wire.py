@@ -42,7 +42,8 @@ def connected(app: Flask, settings: Settings) -> SocketIO:
     meter = app.extensions.setdefault("meter", Meter())
     io = SocketIO(app, async_mode="threading", async_handlers=False, transports=["websocket"],
                   allow_upgrades=False, always_connect=True, manage_session=False, monitor_clients=False,
-                  serializer=Packet, ping_timeout=PING_TIMEOUT, cors_allowed_origins=settings.allowed_origins,
+                  serializer=Packet, ping_timeout=PING_TIMEOUT,
+                  cors_allowed_origins=[],     # who may connect is known at the gate (access.py) alone
                   max_http_buffer_size=max(MASK_BYTES, settings.jpeg_bytes) + BEYOND_LIMITS)
     eio = io.server.eio
     eio._async = {**eio._async, "websocket": partial(Wire, settings, meter), "queue": Outbox}
@@ -100,7 +101,8 @@ def _guarded(io: SocketIO) -> Callable[[str, str | bytes], None]:
     return hear
 
 
-EVENTS = ("configure", "frame", "explain", "edit", "stop")
+EVENTS = ("configure", "frame", "explain", "edit", "stop",
+          "present", "join", "leave", "tab", "hand", "show", "poll", "tap", "reveal", "lend", "borrow")
 
 
 def listen(io: SocketIO, found: Callable[[str], Any]) -> None:
@@ -132,6 +134,13 @@ def one_at_a_time(io: SocketIO) -> Callable[..., None]:
 def caller() -> str:
     """The client whose message is being handled."""
     return str(request.sid)  # type: ignore[attr-defined]
+
+
+def wire_of(io: SocketIO, client: str) -> Wire | None:
+    """The WebSocket of a client; None when there is none, as in a test."""
+    line = io.server.eio.sockets.get(io.server.manager.eio_sid_from_sid(client, "/"))
+    found = getattr(line, "wire", None)
+    return found if isinstance(found, Wire) else None
 
 
 def hang_up(io: SocketIO, client: str) -> None:

@@ -370,7 +370,7 @@ on('explained', () => { mark(); stage.redraw(); });
 on('state:task', () => { follow = null; });
 on('state:picture', (picture) => { if (picture && state.task === 'detect' && !wanted && !results.has(picture.bitmap)) set({ target: null }); });
 on('state:source', (source) => {
-  if (source === 'camera' && state.task === 'detect') explainTarget(follow);
+  if (source === 'camera' && state.task === 'detect' && !state.watching) explainTarget(follow);
 });
 
 export const boxLayer = (box) => ({

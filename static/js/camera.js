@@ -17,6 +17,7 @@ let next = null;                    // the timer of the next live picture
 let taken = 0;                      // when the last live picture was taken
 let stamp = null;                   // which of the camera's pictures it was
 let shown = null;                   // the live frame that is on the stage
+let borrowed = false;               // a viewer lends its camera
 
 export const cameraVideo = video;
 
@@ -77,12 +78,23 @@ export function stopCamera() {
 }
 
 function stopTracks() {
+  if (borrowed) emit('borrowed', false);
+  borrowed = false;
   stream?.getTracks().forEach((track) => track.stop());
   stream = null;
   video.srcObject = null;
 }
 
-export const cameraOn = () => Boolean(stream);
+export const cameraOn = () => Boolean(stream) || borrowed;
+export const hasVideo = () => Boolean(stream);
+
+/* Another's camera: its pictures come from the server (room/given.js), and count as this page's. */
+export function borrow(on) {
+  if (on === borrowed) return;
+  stopTracks();
+  borrowed = on;
+  set({ picture: null, source: on ? 'camera' : 'none' });
+}
 
 const limits = () => ({ bytes: state.ready?.limits.jpeg_bytes, pixels: state.ready?.limits.jpeg_pixels });
 
@@ -133,23 +145,34 @@ export function nowShown(picture) {
   shown = picture;
 }
 
+/* Who takes it keeps its bitmap open. */
+export function takeShown() {
+  const taken = shown;
+  shown = null;
+  return taken;
+}
+
 /* The very frame that is on the stage stands still (its boxes are where one has clicked); with none there yet,
    what the camera sees now. */
 export async function freeze() {
   if (state.source !== 'camera') return;
-  const { jpeg, bitmap, size } = shown ?? await encode(video, { side: STILL_SIDE, ...limits() });
-  shown = null;
+  const { jpeg, bitmap, size } = takeShown() ?? await encode(video, { side: STILL_SIDE, ...limits() });
   const picture = { jpeg, bitmap, size };
   await openPicture({ ...picture, title: `Frozen ${new Date().toLocaleTimeString()}`, mirrored: state.mirror, frozen: true });
 }
 
 export function unfreeze() {
-  if (!stream) return;
+  if (!cameraOn()) return;
+  if (borrowed) emit('borrowed', true);
   set({ picture: null, source: 'camera' });
   pump();
 }
 
 export async function openFile(blob, title, { uploaded = false } = {}) {
+  if (state.watching) {
+    emit('failure', { message: 'You watch a room, and its presenter shows the pictures. Open the page without the room’s code to show your own.' });
+    return;
+  }
   let bitmap;
   const limit = state.ready?.limits.upload_bytes ?? 20_000_000;
   if (blob.size > limit) {

@@ -239,7 +239,7 @@ const targets = () => (typed ? typed.words : said).map(({ word }, i) => ({ targe
 
 onMap((result, e) => (result.task === 'caption' ? walked(result, e) : e));
 register('caption', { mount, render, still, clear, name, targets });
-on('still', () => { if (state.task === 'caption') maps(null); });
+on('still', () => { if (state.task === 'caption' && !state.watching) maps(null); });
 on('state:target', () => { parts.said?.mark(); parts.typed?.mark(); });
 on('state:tab', (tab) => { parts.under.hidden = tab !== 'caption'; if (tab !== 'caption') { window.speechSynthesis?.cancel(); showRow('words', []); } });
 on('state:source', (source) => { parts.said.walkedTo(walk.at = -1); if (source === 'camera') { forgetTyped(); showRow('words', []); } });

@@ -5,6 +5,7 @@
    ask(request, onStep)             explain() about the current still, seq filled in, sent again if the server has
                                     forgotten the picture; for comparisons and cards. -> {done, stop()}
    keep(picture)                    makes a picture known to the server; resolves with its result
+   asking comes on the bus before a question of one's own.
    News on the bus: still (a still's result is here), explaining ({running, words, progress, stop}) */
 import { freeze } from './camera.js';
 import { emit, on } from './bus.js';
@@ -18,7 +19,7 @@ let unfinished = false;             // the server went away while it was explain
 export const liveMethod = () => (state.live && methodInfo()?.live ? state.method : null);
 
 export async function keep(picture) {
-  const result = await keepFrame(picture);
+  const result = picture.given ?? await keepFrame(picture);      // given: the presenter of a room had it looked at
   Object.assign(picture, { seq: result.seq, result, model: result.model, task: result.task });
   return result;
 }
@@ -31,7 +32,7 @@ export function ask(request, onStep) {
   const run = async (again) => {
     if (!picture?.seq) await keep(picture);
     if (stopped) return { stopped: true };
-    job = explain({ seq: picture.seq, ...rest }, onStep);
+    job = explain({ seq: picture.seq, aside: true, ...rest }, onStep);       // aside: not for those who watch this page
     try {
       return await job.done;
     } catch (failure) {
@@ -46,6 +47,7 @@ export function ask(request, onStep) {
 }
 
 export async function explainTarget(target, { freeze: freezeFirst = false } = {}) {
+  emit('asking');
   set({ target });
   if (state.source === 'camera') {
     if (liveMethod() && !freezeFirst) tune({ target });
@@ -56,6 +58,7 @@ export async function explainTarget(target, { freeze: freezeFirst = false } = {}
 export async function refresh() {
   current?.stop();
   current = null;
+  if (state.following) return;      // the presenter's maps are shown
   if (state.source === 'camera') {
     tune({ method: liveMethod(), params: liveMethod() ? state.params : {}, target: state.target });
     if (!liveMethod()) showHeat(null);
@@ -63,7 +66,7 @@ export async function refresh() {
   }
   const { picture } = state;
   if (!picture?.result || !state.method || state.configuring) return;
-  const job = ask({ method: state.method, params: state.params, ...(state.target ? { target: state.target } : {}) }, step);
+  const job = ask({ method: state.method, params: state.params, aside: false, ...(state.target ? { target: state.target } : {}) }, step);
   current = job;
   const words = methodInfo().title;
   set({ explaining: true });

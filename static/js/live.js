@@ -2,7 +2,7 @@
    result waits for its explanation, for as long as explanations lately took. Also counts frames and latency.
    onMap(change)   a task's say in which map is drawn: change(result, explanation) -> explanation */
 import { on } from './bus.js';
-import { cameraVideo, nowShown, whenMoved } from './camera.js';
+import { cameraVideo, hasVideo, nowShown, whenMoved } from './camera.js';
 import { liveMethod } from './explaining.js';
 import { showHeat, showPicture, stage } from './stage.js';
 import { set, state } from './state.js';
@@ -45,7 +45,7 @@ function count(result) {
 
 /* Before the first answer, and while captions come once in a while with no map on the picture, the camera itself
    is on the stage and moves as fast as it can: drawn when it has a new picture, not at every repaint. */
-const smooth = () => state.source === 'camera' && (!state.result || (state.task === 'caption' && !liveMethod()));
+const smooth = () => state.source === 'camera' && hasVideo() && (!state.result || (state.task === 'caption' && !liveMethod()));
 
 function film(mine) {
   if (state.source !== 'camera' || mine !== filming) return;
@@ -58,7 +58,7 @@ on('result', (result) => {
   if (!moving(result) || !result.picture) return;
   set({ result });
   count(result);
-  if (!liveMethod() || result.follows === false) {      // nothing will come to wait for: no box, say
+  if ((!liveMethod() && !result.picture.given) || result.follows === false) {      // nothing will come to wait for: no box, say
     present(result, null);
     return;
   }

@@ -21,12 +21,14 @@ import './boxes.js';
 import './trust.js';
 import './caption.js';
 import './whatif.js';
+import './room/class.js';
+import './room/watch.js';
 
 const TABS = ['detect', 'classify', 'caption', 'whatif'];
 
 /* Tasks and models ------------------------------------------------------------------------------------------- */
 export function openTab(tab) {
-  if (tab === state.tab || $(`#tab-${tab}`).disabled) return;
+  if (tab === state.tab || $(`#tab-${tab}`).disabled || state.watching) return;
   emit('leave');
   set({ tab });
   if (tab !== 'whatif' && tab !== state.task) {

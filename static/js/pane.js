@@ -76,7 +76,7 @@ export function createPane(canvas) {
   function draw() {
     const ratio = window.devicePixelRatio || 1;
     const [w, h] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
-    if (!w || !h) return;
+    if (!w || !h || (pane.bitmap && !(pane.bitmap.videoWidth || pane.bitmap.width))) return;      // closed: what is drawn stays
     if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
     const ctx = canvas.getContext('2d');
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);

@@ -7,6 +7,8 @@
    explain(request, onStep)          -> {id, done, stop()}; onStep(explanation) for each better one; done resolves
                                      with the last one (stopped: true if it was stopped) or rejects with a Failure
    edit(request)                     resolves with the edited picture's result
+   say(event, fields)                an event of a room; what a room says comes on the bus as `room:EVENT`, what is
+                                     seen in pictures that this page did not send as `given` ({result} or {explanation})
    Two frames at most are in flight; a credit comes back with result, error or dropped. While the server is silent
    state.waiting says so and there is one credit less; after 5 s of silence nothing is believed in flight any more. */
 import { emit } from './bus.js';
@@ -21,6 +23,8 @@ export class Failure extends Error {
 }
 
 const MOST = 2;                     // one in the model, the newest one waiting
+const ROOM = ['room', 'joined', 'picture', 'tab', 'ended', 'hands', 'shown', 'poll', 'taps', 'lent'];
+const LENT = 2 ** 40;               // pictures of a borrowed camera are numbered by the server, from here on
 const SILENCE = 5000;
 const LONG = 1500;                  // a server that says nothing for so long, or three times what is usual, is waited for
 const FULL = 5;                     // how soon it is seen again whether the line has carried what was sent
@@ -47,14 +51,25 @@ export async function connect() {
   socket = io({ transports: ['websocket'], reconnectionDelay: 400, reconnectionDelayMax: 2000, timeout: 4000 });
   socket.on('connect', () => emit('connection', 'open'));
   socket.on('disconnect', lost);
-  socket.on('connect_error', () => set({ connection: state.ready ? 'gone' : 'connecting' }));
-  socket.on('server_closing', () => set({ connection: 'gone' }));
+  socket.on('connect_error', refusedOrGone);
+  socket.on('server_closing', () => set({ connection: 'gone', closing: true }));
   socket.on('ready', onReady);
-  socket.on('result', onResult);
-  socket.on('explanation', onExplanation);
+  socket.on('result', (result) => (result.lent ? emit('room:credit', result) : given(result) ? emit('given', { result }) : onResult(result)));
+  socket.on('explanation', (raw) => (given(raw) ? emit('given', { explanation: unpacked(raw) }) : onExplanation(raw)));
+  for (const event of ROOM) socket.on(event, (news) => emit(`room:${event}`, news));
   socket.on('progress', (news) => { listen(); emit('progress', news); });
-  socket.on('dropped', (news) => settle(news.seq, news));
+  socket.on('dropped', (news) => (news.lent ? emit('room:credit', news) : settle(news.seq, news)));
   socket.on('error', onError);
+}
+
+const given = (m) => !m.id && (state.watching || m.seq >= LENT || Boolean(m.hand));
+export const say = (event, fields = {}) => { if (connected()) socket.emit(event, fields); };
+
+/* A WebSocket does not say why it was refused; a page that is asked for does. */
+async function refusedOrGone() {
+  set({ connection: state.ready ? 'gone' : 'connecting' });
+  const status = await fetch('/health').then((reply) => reply.status, () => 0);
+  if (state.connection !== 'open') set({ locked: status === 401, closing: state.closing && status === 0 });
 }
 
 export const connected = () => Boolean(socket?.connected);
@@ -74,6 +89,7 @@ export function untilNext() {
 }
 
 export function configure(patch) {
+  if (state.watching) return;
   desired = { ...desired, ...patch };
   if (!connected()) return;
   set({ configuring: true });
@@ -84,6 +100,7 @@ export function configure(patch) {
 
 /* A change that only concerns coming frames (target, live method): no waiting state on the page. */
 export function tune(patch) {
+  if (state.watching) return;
   desired = { ...desired, ...patch };
   if (connected()) socket.emit('configure', patch);
 }
@@ -143,7 +160,13 @@ function credit() {
 }
 
 function onReady(ready) {
+  if (state.watching) {             // what the presenter has chosen: room/watch.js says when that is taken over
+    set({ connection: 'open' });
+    emit('room:ready', ready);
+    return;
+  }
   const again = state.connection !== 'open' && Object.keys(desired).length > 0;
+  set({ closing: false, locked: false });
   if (again) {                      // a server that came back has forgotten what we wanted
     set({ ready, connection: 'open' });
     configure(desired);
@@ -186,6 +209,10 @@ function onExplanation(raw) {
 function onError(error) {
   if (error.id && running.has(error.id)) {
     fail(error.id, error);
+    return;
+  }
+  if (error.lent || (error.id ?? '').toString().startsWith('room:')) {
+    emit(error.lent ? 'room:credit' : 'room:error', error);
     return;
   }
   if (error.seq != null && sent.has(error.seq)) {

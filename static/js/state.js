@@ -6,6 +6,8 @@ const KEPT = ['opacity', 'palette', 'diverging', 'mirror', 'theme'];
 
 export const state = {
   connection: 'connecting',   // connecting, open, gone
+  closing: false,             // it is gone, and had said that it would
+  locked: false,              // it is there, and wants its link to be opened again
   ready: null,                // the server's last `ready`
   configured: null,           // {task, model, settings, method, params, target} as the server confirmed it
   configuring: false,         // a configure is on its way
@@ -21,6 +23,8 @@ export const state = {
   params: {},                 // its parameters
   live: true,                 // map every live frame with the chosen method, if it is quick enough
   target: null,               // target text; null is what the model is surest of
+  watching: false,            // this page watches a room (static/js/room/)
+  following: false,           // and shows what its presenter shows, rather than a question of its own
   overlay: true,
   opacity: 0.75,
   palette: 'inferno',         // unsigned maps

@@ -11,6 +11,7 @@ const PATIENCE = 600;               // a wait shorter than this shows no progres
 let busyTimer = null;
 let alertTimer = null;
 let cameraWords = null;
+let watchWords = 'Coming in…';        // of a page that watches a room, before the first picture
 let asking = false;                 // the browser's own question about the camera is open
 const jobs = new Map();             // name -> {words, progress, stop}
 
@@ -51,6 +52,9 @@ function line() {
   const where = { none: 'ready', camera: 'live', still: state.picture?.frozen ? 'frozen' : 'picture' }[state.source];
   if (state.connection === 'missing') return 'The page’s socket client is not on the server. Run “make run” (or “python app.py fetch”) and reload.';
   if (state.connection === 'connecting') return jobs.get('fetch')?.words ?? 'Connecting to the server…';
+  if (state.connection === 'gone' && state.watching) return 'The connection is gone. This page comes back by itself.';
+  if (state.connection !== 'open' && state.locked) return 'The server asks for its link again: open the newest one that it printed.';
+  if (state.connection === 'gone' && state.closing) return 'The server is closing. This page comes back by itself when it is there again.';
   if (state.connection === 'gone') return 'The server is gone. Start it again; this page comes back by itself.';
   if (state.waiting) return 'The server has not answered for a while. Waiting for it…';
   return `${modelInfo()?.title ?? state.configured?.model ?? ''} · ${where}`;
@@ -66,6 +70,7 @@ function draw() {
 /* What stands on the stage while there is no picture, or while a model comes. */
 function middle() {
   if (state.connection === 'missing' || (state.connection === 'connecting' && !state.ready)) notice(line());
+  else if (state.watching && state.source === 'none') notice(watchWords);
   else if (state.configuring && jobs.has('fetch')) notice(jobs.get('fetch').words);
   else if (asking) notice('The browser asks whether this page may use the camera. Allow it there to go on.');
   else if (cameraWords && state.source === 'none') {
@@ -76,10 +81,11 @@ function middle() {
   } else notice(null);
 }
 
+on('watch-words', (words) => { watchWords = words; middle(); });
 on('camera-asking', (open) => { asking = open; middle(); });
 on('camera-problem', (words) => { cameraWords = words; if (state.source !== 'none') warn(words); draw(); });
 on('state:source', (source) => { if (source === 'camera') cameraWords = null; draw(); });
-for (const key of ['connection', 'configured', 'configuring', 'picture', 'waiting']) on(`state:${key}`, draw);
+for (const key of ['connection', 'configured', 'configuring', 'picture', 'waiting', 'closing', 'locked']) on(`state:${key}`, draw);
 on('failure', ({ message, code }) => warn(code === 'busy' ? `${message} The next picture is tried by itself.` : message));
 on('progress', ({ id, what, name, done, total, text }) => {
   if (id) return;
@@ -99,7 +105,7 @@ $('#alert button').addEventListener('click', () => { $('#alert').hidden = true; 
 
 setInterval(() => {
   const live = state.source === 'camera' && figures.fps && !state.waiting;
-  $('#figures').textContent = live
+  $('#figures').textContent = state.watching ? (live ? `${figures.fps.toFixed(figures.fps < 10 ? 1 : 0)} fps` : '') : live
     ? `${figures.fps.toFixed(figures.fps < 10 ? 1 : 0)} fps · ${figures.roundTrip.toFixed(0)} ms, model ${figures.model.toFixed(0)} ms`
     : state.result?.ms && state.source === 'still' ? `model ${Object.values(pickStages(state.result.ms)).reduce((a, b) => a + b, 0).toFixed(0)} ms` : '';
 }, 500);

@@ -49,7 +49,7 @@ export function createWhy(root, { current, redraw }) {
       note.textContent = 'That box is not in the modified picture any more: there is nothing to map.';
       return redraw();
     }
-    const mine = ask({ picture, method: state.method, params: state.params, target: about, edited: true }, (e) => {
+    const mine = ask({ picture, method: state.method, params: state.params, target: about, edited: true, aside: false }, (e) => {
       if (job !== mine) return;
       modified = e;
       busy('whatif', e.done ? null : { words: busyWords, progress: e.progress, stop: mine.stop });

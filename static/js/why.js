@@ -32,6 +32,7 @@ export function grouped(methods, option) {
 
 export function chooseMethod(name) {
   if (!methodInfo(name)) return;
+  emit('asking');
   chosenFor[state.task] = name;
   set({ method: name, params: remembered.get(name) ?? {} });
   describe();
@@ -54,7 +55,7 @@ function menu() {
   $('#method').replaceChildren(...grouped(allFor(state.task), (m) => el('option', { value: m.name, title: lacking(m) ?? '' },
     lacking(m) ? `${m.title}: not for this model` : m.title)));
   const names = methodsFor(state.task).map((m) => m.name);
-  const name = [chosenFor[state.task], firstFor[state.task], state.ready?.preferred[state.task], names[0]].find((n) => names.includes(n));
+  const name = [state.following && state.ready?.configured.method, chosenFor[state.task], firstFor[state.task], state.ready?.preferred[state.task], names[0]].find((n) => names.includes(n));
   if (name !== state.method) set({ method: name ?? null, params: remembered.get(name) ?? {} });
   describe();
 }
@@ -70,6 +71,7 @@ function describe() {
     $('#method-params').dataset.method = info.name;
     buildParams($('#method-params'), info.parameters, state.params, (values) => {
       remembered.set(info.name, values);
+      emit('asking');
       set({ params: values });
       refresh();
     });
@@ -161,6 +163,7 @@ on('state:task', (task) => {
   asked();
 });
 on('state:target', asked);
+on('state:method', describe);
 on('state:result', () => { if (!state.explanation || state.explanation.live) asked(); });
 on('explained', explained);
 on('unexplained', ({ message }) => { $('#why-note').textContent = message; });

@@ -16,7 +16,7 @@ import explainers
 import models
 from explainers import METHODS, Look, faith, lacks, steps
 from models import Own, yolo
-from models.base import BadInput, Target
+from models.base import BadInput, Target, letterbox
 from models.coco import COCO
 from models.onnx_file import OnnxClassifier, OnnxDetector
 from tests.models.test_yolo import FRAME, drawn
@@ -172,7 +172,7 @@ def test_an_ultralytics_export_says_what_its_net_says(tmp_path: Path) -> None:
     net = drawn("yolo11n.yaml")
     model = loaded(own(as_ultralytics_does(net, tmp_path / "mine.onnx", yolo.SIZE), "detect", list(COCO)))
     plain = yolo.from_net(models.catalog()["yolo11n"], deepcopy(net))
-    canvas = plain.prepare(FRAME)
+    canvas = letterbox(FRAME, yolo.SIZE)       # what was exported takes squares alone
     np.testing.assert_array_equal(model.prepare(FRAME).x.cpu(), canvas.x.cpu())
     with torch.no_grad():
         mine, theirs = model.encode(canvas.x), plain.encode(canvas.x)

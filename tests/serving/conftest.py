@@ -1,7 +1,6 @@
 """A server with toy models, clients without a network, and a real server on a free port."""
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_room
-from flask import Flask
+from served import put_online, served
 from stand_in import Client
 
 import models
 from explainers.base import METHODS, Explanation, method
-from serving.access import protect
-from serving.events import Live, attach
-from serving.http import Server
+from serving.events import Live
 from serving.settings import Settings
 
 
@@ -67,17 +64,6 @@ def live(toys: None) -> Iterator[Live]:
     yield from served(Settings(port=4200))
 
 
-def served(settings: Settings) -> Iterator[Live]:
-    """A server on an app of its own, closed afterwards."""
-    app = Flask("seewhy-test")
-    protect(app, settings)
-    attach(app, settings)
-    app.add_url_rule("/", view_func=lambda: "<!doctype html>")
-    server: Live = app.extensions["live"]
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def client(live: Live) -> Client:
     return Client(live).here()
@@ -87,17 +73,3 @@ def client(live: Live) -> Client:
 def online(toys: None) -> Iterator[tuple[Live, str]]:
     """A real server on a free port of this machine."""
     yield from put_online()
-
-
-def put_online(**settings: Any) -> Iterator[tuple[Live, str]]:
-    """The same with other settings; app.extensions["http"] is what listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for server in served(Settings(port=port, **settings)):
-        http = server.app.extensions["http"] = Server(server.settings, server.app)
-        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield server, f"http://127.0.0.1:{port}"
-        http.shutdown()
-        thread.join(5)

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +51,14 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.fixture(autouse=True)
-def unhurt(target: Target) -> Iterator[None]:
+def unhurt(target: Target, record_property: Callable[[str, object], None]) -> Iterator[None]:
     """Whatever was done: others are served, and nothing of it stays."""
     until(lambda: target.clients() == 0, "those before to be gone")
     good = Caller(target.url)
     threads, open_files = status(target.pid, "Threads"), descriptors(target.pid)
+    memory = Memory(target.pid)
     yield
+    record_property("measured", f"{memory.growth()} MB more at most")
     assert good.frame(77, jpeg(colour("green")))["classes"][0]["label"] == "green"
     until(lambda: target.clients() == 1, "the attackers to be gone", 20)
     until(lambda: status(target.pid, "Threads") <= threads + 2, "their threads to end", 20)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from conftest import put_online
 from raw import Raw
+from served import put_online
 from stand_in import Client, colour, jpeg, png, until
 from test_events import HOLE
 from test_wire import UPGRADE, Caller, asked

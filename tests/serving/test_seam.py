@@ -14,7 +14,7 @@ from stand_in import Client, colour, engine_of, until
 from explainers import Look
 from models.base import squeeze
 from serving import messages
-from serving.engine import Command, Hear
+from serving.engine import Command, Figures, Hear
 from serving.events import Live, attach
 from serving.settings import Settings
 
@@ -43,6 +43,9 @@ class Patient:
 
     def progress(self, client: str, model: str, hear: Hear) -> None:
         self.asked.append((model, hear))
+
+    def figures(self) -> Figures:
+        return Figures({})
 
     def close(self) -> None: ...
 
