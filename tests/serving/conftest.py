@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import toy_room
+from person import Person, code_of
 from served import put_online, served
 from stand_in import Client
 
@@ -73,3 +74,35 @@ def client(live: Live) -> Client:
 def online(toys: None) -> Iterator[tuple[Live, str]]:
     """A real server on a free port of this machine."""
     yield from put_online()
+
+
+@pytest.fixture
+def presenter(online: tuple[Live, str]) -> Iterator[Person]:
+    """One whose room is open, and whose model is here."""
+    live, url = online
+    person = Person(url)
+    person.one("ready")
+    person.show(1000)
+    person.say("present")
+    person.one("room")
+    yield person
+    person.leave()
+
+
+@pytest.fixture
+def class_of(online: tuple[Live, str], presenter: Person) -> Iterator[Callable[[int], list[Person]]]:
+    """So many viewers, all of whom have joined."""
+    came: list[Person] = []
+
+    def come(count: int) -> list[Person]:
+        mine = [Person(online[1]) for _ in range(count)]
+        for person in mine:
+            person.say("join", code=code_of(presenter))
+        for person in mine:
+            assert person.one("joined", "error")["ready"]["configured"]["task"] == "classify"
+        came.extend(mine)
+        return mine
+
+    yield come
+    for person in came:
+        person.leave()
