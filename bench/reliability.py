@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from bench import machine
+from bench import machine, soak
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "RELIABILITY.md"
@@ -91,7 +91,7 @@ CASES: dict[str, Case] = {
                (f"{BROWSER}live.py::test_a_hidden_page_takes_nothing_and_goes_on_when_it_is_seen",)),
     "20": Case("no network", "no outbound connection, nothing is started",
                (f"{SERVING}private.py::test_it_speaks_to_nobody_and_starts_nothing",)),
-    "21": Case("ten minutes of honest use", "memory and latency flat"),
+    "21": Case("honest use for long (`python -m bench.soak`)", "memory and latency flat"),
     "22": Case("everything that was looked at", "no picture's bytes on disk or in the log",
                (f"{SERVING}private.py::test_no_picture_is_on_disk_or_in_the_log",
                 f"{SERVING}wire.py::test_no_picture_is_written_to_disk_or_to_the_log")),
@@ -146,7 +146,7 @@ def table(runs: list[Run]) -> Iterator[str]:
         own = [r for r in runs if r.test in case.tests]
         held = sum(r.passed for r in own)
         figures = [r.measured for r in own if r.measured]
-        told = "not measured yet" if not case.tests else f"{held} of {len(own)} held"
+        told = f"{held} of {len(own)} held" if case.tests else soak.told() or "not measured yet"
         by = ", ".join(f"`{t.partition('::')[2]}`" for t in case.tests)
         yield f"| {number} | {case.what} | {case.holds} | {'; '.join([told, *_worst(figures)])} | {by} |"
 

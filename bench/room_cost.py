@@ -5,16 +5,20 @@ import multiprocessing
 import selectors
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
+from socketio import Client
+from socketio.exceptions import ConnectionError
 
 from bench import table
-from bench.browser import photograph, served
+from bench.browser import free_port, photograph
 from bench.table import Ratio, Row, at_most
+from serving.settings import Settings
 
 VIEWERS = 30
 LIMIT = 1.05
@@ -29,7 +33,7 @@ UPGRADE = ("GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}\r
 def rows(quick: bool = False) -> Iterator[Row]:
     """Pairs of windows for as long as there is time."""
     pairs = 3 if quick else 12
-    with served() as address, Presenter(address) as presenter:
+    with unhurried() as address, Presenter(address) as presenter:
         without, beside, ratios = [], [], []
         for pair in range(pairs):
             for watched in (True, False)[::1 if pair % 2 else -1]:
@@ -55,9 +59,7 @@ class Presenter:
     """Shows a photograph as fast as it is answered, with a live map."""
 
     def __init__(self, address: str):
-        import socketio
-
-        self._io = socketio.Client(reconnection=False)
+        self._io = Client(reconnection=False)
         frame = cv2.resize(photograph("cat"), (640, 480), interpolation=cv2.INTER_AREA)
         bgr = frame[..., ::-1]
         self._jpegs = [cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
@@ -69,7 +71,7 @@ class Presenter:
             self._io.on(event, self._credit)
         self._ready = False
         self._io.on("ready", self._came)
-        self._io.connect(address, transports=["websocket"])
+        _until(lambda: self._connected(address))
 
     def __enter__(self) -> Presenter:
         _until(lambda: self._ready)
@@ -86,6 +88,11 @@ class Presenter:
         self._sending = False
         self._io.disconnect()
 
+    def _connected(self, address: str) -> bool:
+        with suppress(ConnectionError):        # it is still being started
+            self._io.connect(address, transports=["websocket"])
+        return bool(self._io.connected)
+
     def rate(self) -> float:
         """Explained frames a second."""
         time.sleep(SETTLE)
@@ -93,16 +100,16 @@ class Presenter:
         time.sleep(WINDOW)
         return (self._answered - before) / (time.perf_counter() - start)
 
-    def _came(self, ready: dict) -> None:
+    def _came(self, ready: dict[str, Any]) -> None:
         self._ready = bool(ready["labels"])
 
-    def _opened(self, room: dict) -> None:
+    def _opened(self, room: dict[str, Any]) -> None:
         self.code = room["code"]
 
-    def _explained(self, _: dict) -> None:
+    def _explained(self, _: dict[str, Any]) -> None:
         self._answered += 1
 
-    def _credit(self, _: dict) -> None:
+    def _credit(self, _: dict[str, Any]) -> None:
         if self._sending:
             self._send()
 
@@ -111,7 +118,7 @@ class Presenter:
         self._io.emit("frame", {"seq": self._seq, "jpeg": self._jpegs[self._seq % len(self._jpegs)]})
 
 
-def _until(true) -> None:
+def _until(true: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not true():
         if time.monotonic() > end:
@@ -120,7 +127,28 @@ def _until(true) -> None:
 
 
 @contextmanager
-def viewers(address: str, code: str) -> Iterator:
+def unhurried() -> Iterator[str]:
+    """The real server in a process of its own, without its bound on how many pictures a second one may send."""
+    port = free_port()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(port,), daemon=True)
+    process.start()
+    try:
+        yield f"http://localhost:{port}"
+    finally:
+        process.terminate()
+        process.join(30)
+
+
+def _serve(port: int) -> None:
+    from app import create_app
+    from serving.http import Server
+
+    settings = Settings(port=port, frames_a_second=10_000)
+    Server(settings, create_app(settings)).serve_forever()
+
+
+@contextmanager
+def viewers(address: str, code: str) -> Iterator[Callable[[], float]]:
     """So many viewers in a process of their own, who read all; `taken()` is what the least of them took."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_watch, args=(address, code, there))
