@@ -128,7 +128,7 @@ def _until(true: Callable[[], bool]) -> None:
 
 @contextmanager
 def unhurried() -> Iterator[str]:
-    """The real server in a process of its own, without its bound on how many pictures a second one may send."""
+    """The real server in a process of its own, without its bound on pictures a second."""
     port = free_port()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(port,), daemon=True)
     process.start()
