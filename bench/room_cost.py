@@ -1,6 +1,7 @@
 """What thirty viewers cost whoever presents: frames a second with them and without, by turns."""
 from __future__ import annotations
 
+import json
 import multiprocessing
 import selectors
 import socket
@@ -8,12 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from threading import Thread
 from urllib.parse import urlsplit
 
 import cv2
-from socketio import Client
-from socketio.exceptions import ConnectionError
+import websocket
 
 from bench import table
 from bench.browser import free_port, photograph
@@ -59,39 +59,30 @@ class Presenter:
     """Shows a photograph as fast as it is answered, with a live map."""
 
     def __init__(self, address: str):
-        self._io = Client(reconnection=False)
         frame = cv2.resize(photograph("cat"), (640, 480), interpolation=cv2.INTER_AREA)
         bgr = frame[..., ::-1]
         self._jpegs = [cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
                        for quality in (78, 80, 82)]
-        self.code, self._seq, self._answered, self._sending = "", 0, 0, False
-        self._io.on("room", self._opened)
-        self._io.on("explanation", self._explained)
-        for event in ("result", "dropped"):
-            self._io.on(event, self._credit)
-        self._ready = False
-        self._io.on("ready", self._came)
-        _until(lambda: self._connected(address))
+        self.code, self._seq, self._answered, self._sending, self._ready = "", 0, 0, False, False
+        self._url = f"{address.replace('http', 'ws', 1)}/socket.io/?EIO=4&transport=websocket"
 
     def __enter__(self) -> Presenter:
+        _until(self._connected)
+        Thread(target=self._listen, daemon=True).start()
+        self._line.send("40")
         _until(lambda: self._ready)
-        self._io.emit("configure", {"method": "grad_cam"})
-        self._io.emit("present", {})
+        self._line.send('42["configure",{"method":"grad_cam"}]')
+        self._line.send('42["present",{}]')
         _until(lambda: bool(self.code))
         self._sending = True
         for _ in range(UNDER_WAY):
-            self._send()
+            self._show()
         _until(lambda: self._answered > 20)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._sending = False
-        self._io.disconnect()
-
-    def _connected(self, address: str) -> bool:
-        with suppress(ConnectionError):        # it is still being started
-            self._io.connect(address, transports=["websocket"])
-        return bool(self._io.connected)
+        self._line.close()
 
     def rate(self) -> float:
         """Explained frames a second."""
@@ -100,22 +91,35 @@ class Presenter:
         time.sleep(WINDOW)
         return (self._answered - before) / (time.perf_counter() - start)
 
-    def _came(self, ready: dict[str, Any]) -> None:
-        self._ready = bool(ready["labels"])
+    def _connected(self) -> bool:
+        with suppress(OSError):                # it is still being started
+            self._line = websocket.create_connection(self._url, timeout=60, skip_utf8_validation=True)
+            return True
+        return False
 
-    def _opened(self, room: dict[str, Any]) -> None:
-        self.code = room["code"]
+    def _listen(self) -> None:
+        with suppress(OSError, websocket.WebSocketException):
+            while True:
+                text = self._line.recv()
+                if isinstance(text, str):
+                    self._heard(text)
 
-    def _explained(self, _: dict[str, Any]) -> None:
-        self._answered += 1
+    def _heard(self, text: str) -> None:
+        event = text[:40].partition('["')[2].partition('"')[0]
+        if text == "2":                        # a sign of life is asked for
+            self._line.send("3")
+        elif event == "room":
+            self.code = json.loads(text[2:])[1]["code"]
+        elif event == "ready":
+            self._ready = bool(json.loads(text[2:])[1]["labels"])
+        elif event in ("result", "dropped") and self._sending:
+            self._show()
+        self._answered += event == "explanation"
 
-    def _credit(self, _: dict[str, Any]) -> None:
-        if self._sending:
-            self._send()
-
-    def _send(self) -> None:
+    def _show(self) -> None:
         self._seq += 1
-        self._io.emit("frame", {"seq": self._seq, "jpeg": self._jpegs[self._seq % len(self._jpegs)]})
+        self._line.send(f'451-["frame",{{"seq":{self._seq},"jpeg":{{"_placeholder":true,"num":0}}}}]')
+        self._line.send_binary(self._jpegs[self._seq % len(self._jpegs)])
 
 
 def _until(true: Callable[[], bool]) -> None:

@@ -22,7 +22,8 @@ from bench.table import Row, line
 # Seconds for each room; together, with starting them, a quarter of an hour. A room whose time is over
 # measures what is left with the fewest repetitions there are.
 BUDGETS = {"start": 40, "live": 15, "cost": 30, "detection": 40, "encode": 70, "path": 90, "caption_cost": 70,
-           "rivals": 130, "growth": 50, "whatif": 80, "faith": 75, "captions": 40}
+           "rivals": 130, "growth": 50, "whatif": 80, "faith": 75, "captions": 40,
+           "room_cost": 30}
 OTHERS = 30
 QUIET = 0.15                 # of the machine may be busy with something else
 PATIENCE = 4.0               # budgets after which a room is ended; with --long there is no such end

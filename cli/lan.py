@@ -80,7 +80,7 @@ def announce(settings: Settings) -> None:
 
         _draw(link(settings))
         print("That link is the presenter's and may do everything: keep it. Others get a room's link, from "
-              "Present on the page.")
+              "'To a class' on the page.")
         print("A browser warns of the certificate, which this machine made itself: choose Advanced (or Show "
               f"details), then go on. Its SHA-256 is {fingerprint(settings.certificate)}", flush=True)
     for origin in settings.origins:

@@ -25,7 +25,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     whole.add_argument("--token", metavar="TEXT",
                        help="what opens the page, instead of a new one each time; SEEWHY_TOKEN says it to "
                             "this program alone")
-    whole.add_argument("--port", type=int, default=4200)
+    whole.add_argument("--port", type=port, default=4200)
     whole.add_argument("--open", action="store_true", help="open the page in the browser")
     whole.add_argument("--origin", action="append", default=[], metavar="URL",
                        help="another address that the page is reached by, say behind a proxy")
@@ -54,6 +54,13 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     explain.add_argument("--caption", metavar="TEXT", help="explain this caption instead of the model's own")
     explain.add_argument("--out", type=Path, default=Path("explanations"), metavar="DIR")
     return whole
+
+
+def port(text: str) -> int:
+    """One that a server can have; the system would take a larger one for another."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) < 2**16):
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text[:40]!r}")
+    return int(text)
 
 
 def pair(text: str) -> tuple[str, str]:

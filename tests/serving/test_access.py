@@ -383,3 +383,10 @@ def test_the_app_of_these_tests_is_an_app(locked: Online) -> None:
     assert isinstance(locked[0].app, Flask) and issubclass(TooMany, Exception)
     with pytest.raises(BadInput):
         Keeper(Settings(token="short"))
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "x", "²"])
+def test_a_port_that_is_none_is_a_sentence(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        app.main([f"--port={port}"])
+    assert "expected a port from 1 to 65535" in capsys.readouterr().err

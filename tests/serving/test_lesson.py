@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from person import Person, code_of, live_maps
-from stand_in import colour, jpeg, png
+from processes import Visitor, whole
+from stand_in import colour, jpeg, png, until
+from test_wire import asked
 
 from serving.events import Live
 from serving.room import hits_of
@@ -198,3 +201,29 @@ def test_a_borrowed_camera_is_given_back_by_either_side(presenter: Person, class
     assert presenter.last("lent", lambda m: not m["on"] and not m["offers"])
     presenter.say("borrow", offer=99, id="none")
     assert presenter.one("error", id="none")["code"] == "gone"
+
+
+# -- By its link and nothing else
+
+
+def test_a_rooms_link_lets_in_to_watch_and_for_nothing_else(tmp_path: Path) -> None:
+    token = "a-token-for-tests"
+    with whole(tmp_path / "log", SEEWHY_TOKEN=token, SEEWHY_CACHE=str(tmp_path)) as (_, url):
+        presenter = Visitor(url, Authorization=f"Bearer {token}")
+        presenter.io.emit("present", {})
+        code = presenter.one("room")["code"]
+        presenter.frame(1, jpeg(colour("red")))
+        wrong = asked(url, "/join/apple-apple-apple-apple")
+        assert wrong.status == 404 and b"no room has that code" in wrong.read()
+        reply = asked(url, f"/join/{code}")
+        cookie = (reply.getheader("Set-Cookie") or "").partition(";")[0]
+        assert reply.status == 200 and b'class="watching"' in reply.read() and cookie
+        assert asked(url, "/static/js/main.js", Cookie=cookie).status == 200
+        viewer = Visitor(url, Cookie=cookie)
+        for event in ("present", "configure", "frame"):        # not even before it has joined
+            viewer.io.emit(event, {"seq": 1})
+        until(lambda: len(viewer.all("error", code="viewer")) == 3, "all three to be refused")
+        viewer.io.emit("join", {"code": code})
+        assert viewer.one("result", seq=1)["classes"]
+        for client in (presenter, viewer):
+            client.io.disconnect()

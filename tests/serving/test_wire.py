@@ -32,6 +32,9 @@ class Caller:
     def __init__(self, url: str):
         self.heard: list[tuple[str, dict[str, Any]]] = []
         self.io = socketio.Client(reconnection=False)
+        # It gives each message a thread of its own; here they are taken in the order in which they came.
+        take = self.io.eio._trigger_event
+        self.io.eio._trigger_event = lambda *args, **kwargs: take(*args, **{**kwargs, "run_async": False})
         self.io.on("*", lambda event, data: self.heard.append((event, data)))
         self.io.connect(url, transports=["websocket"])
         until(lambda: any(r["labels"] for r in self.all("ready")), "the first model")

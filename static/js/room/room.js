@@ -15,7 +15,7 @@ export const room = { ...EMPTY, you: null };
 
 /* What the taps of a poll say, in words. */
 export const shares = ({ count, hits, share }) => (!count ? 'Nobody has tapped.' : share == null ? `${count} ${count === 1 ? 'tap' : 'taps'}. The map follows.`
-  : `${hits} of ${count} in the hottest tenth: ${Math.round(100 * share)} %, by chance 10 %`);
+  : `${hits} of ${count} in the hottest tenth; chance: 10 %`);
 
 const changed = (patch) => { Object.assign(room, patch); emit('room', room); };
 
