@@ -59,7 +59,7 @@ CASES: dict[str, Case] = {
     "7": Case("a client that never reads", "dropped, memory flat",
               (f"{SERVING}attacks.py::test_who_never_reads_is_hung_up_on",
                f"{SERVING}bounds.py::test_who_reads_nothing_is_hung_up_on")),
-    "8": Case("a thin line, 20 kB a second", "smaller pictures, none waits in the browser, still connected",
+    "8": Case("a thin line, 20 kB a second", "smaller pictures, none waits in the page, still connected",
               (f"{BROWSER}live.py::test_a_thin_line_gets_smaller_pictures_and_is_never_stuffed",)),
     "9": Case("a storm of explanations", "live frames keep half the turns",
               (f"{SERVING}policy.py::test_the_storm_that_starved_every_camera",
