@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "RELIABILITY.md"
 LIMITS = """\
 Cases 1, 3, 4, 9, 10 and 12 are tried without a network, 9 and 10 with made-up clients, 1 five times and not
-two hundred; the others over real sockets or in a real browser. Where a line says no figure, none was measured."""
+two hundred; the others over real sockets or in a real browser. Where a line says no figure, none was
+measured."""
 
 
 class Case(NamedTuple):
