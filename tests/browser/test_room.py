@@ -180,6 +180,13 @@ def test_a_whole_lesson(page: Page, come: Come) -> None:
     expect(page.locator("#room-bar")).to_be_hidden()
 
 
+def test_what_stands_on_the_stage_when_the_room_is_opened_is_seen(page: Page, come: Come) -> None:
+    open_preset(page, "coffee")
+    viewer = come(opened(page))
+    until(viewer, "state.source === 'still' && state.explanation?.done")
+    assert top(viewer) == top(page)
+
+
 def test_a_phone_lends_its_camera(page: Page, come: Come) -> None:
     link = opened(page)
     page.click("#room-dialog .primary")

@@ -5,6 +5,7 @@
    News on the bus: room (anything of it changed), room:EVENT (see socket.js). A page that is loaded again goes on
    with the room whose secret it has: in this tab, and nowhere else. */
 import { emit, on } from '../bus.js';
+import { look } from '../explaining.js';
 import { connected, say } from '../socket.js';
 import { set, state } from '../state.js';
 
@@ -59,6 +60,7 @@ on('room:room', (news) => {
   if (secret) {
     keep({ code: said.code, secret });
     say('tab', { tab: state.tab });
+    look();                         // a still that stands there already: whoever comes is to see it, too
   }
   changed({ ...said, role: secret ? 'presenter' : room.role });
 });
