@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib.util
 import runpy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,14 +43,14 @@ def imagenet_labels() -> dict[int, str]:
     return dict(enumerate(names))
 
 
-class Classifies:
+class Classifies(ABC):
     """What every classifier does alike with one number a class, however it comes by them."""
 
     labels: dict[int, str]
 
+    @abstractmethod
     def logits(self, features: Features) -> Tensor:
         """NxK: every class's number before softmax."""
-        raise NotImplementedError
 
     def predict(self, features: Features, canvas: Canvas, **settings: Any) -> Prediction:
         with torch.no_grad():

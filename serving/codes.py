@@ -3,19 +3,17 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from time import monotonic
 
-from serving.limits import Bucket
+from serving.limits import Bucket, Buckets
 
 COUNT = 4
 # Short, known to children, said and heard without doubt: no two that sound alike, none that offends.
 WORDS = tuple(Path(__file__).with_name("words.txt").read_text("ascii").split())
 
-ADDRESSES = 1_000                              # whose guesses are counted apart; one bound holds for all
 OF_ONE = 1 / 3, 20                             # wrong codes a second of one address, and so many at once ...
 OF_ALL = 10, 200                               # ... and of everybody together
 SPOKEN = re.compile(r"[^a-z]+")
@@ -37,23 +35,15 @@ class Tries:
     """Counts wrong codes. Right ones are free, but nobody who guessed too often is told which are right."""
 
     def __init__(self, clock: Callable[[], float] = monotonic):
-        self._clock, self._lock = clock, Lock()
-        self._all = Bucket(*OF_ALL, clock)
-        self._one: OrderedDict[str, Bucket] = OrderedDict()
+        self._lock, self._all, self._of = Lock(), Bucket(*OF_ALL, clock), Buckets(*OF_ONE, clock)
 
     def allowed(self, address: str) -> bool:
         """Whether a code from there is looked up at all."""
         with self._lock:
-            mine = self._one.get(address)
-            return self._all.has() and (mine is None or mine.has())
+            return self._all.has() and self._of.of(address).has()
 
     def wrong(self, address: str) -> None:
         """A code from there was none."""
         with self._lock:
-            if address not in self._one:
-                self._one[address] = Bucket(*OF_ONE, self._clock)
-            self._one.move_to_end(address)
-            self._one[address].take()
+            self._of.of(address).take()
             self._all.take()
-            while len(self._one) > ADDRESSES:
-                self._one.popitem(last=False)

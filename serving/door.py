@@ -16,7 +16,6 @@ from serving.settings import Settings
 if TYPE_CHECKING:
     from serving.events import Live
 
-CLOSING = {"message": "the server is closing; this page connects again by itself when it is back"}
 ARENAS = -8                                    # M_ARENA_MAX of glibc's malloc.h
 OPENING = {"what": "load", "name": "libraries", "done": 0, "total": 1, "text": "Starting PyTorch"}
 
@@ -53,7 +52,7 @@ class Door:
         if self._live:
             self._live.close()
         else:
-            self._io.emit("server_closing", CLOSING)
+            self._io.emit("server_closing", wire.CLOSING)
             wire.drain(self._io, 0.5)
 
     def _import(self) -> None:

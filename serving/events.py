@@ -83,8 +83,7 @@ class Live:
             return
         self._closed = True
         for client in tuple(self.sessions):
-            self.send(client, "server_closing", {"message": "the server is closing; this page connects "
-                                                            "again by itself when it is back"})
+            self.send(client, "server_closing", wire.CLOSING)
         self.rooms.close()
         self.engine.close()
         wire.drain(self._io, GOODBYE)

@@ -14,8 +14,7 @@ from threading import Condition, RLock, Thread
 from time import monotonic
 from typing import Any
 
-from socketio import packet
-
+from serving.packets import framed
 from serving.websocket import Wire
 
 log = logging.getLogger("seewhy")
@@ -184,23 +183,3 @@ def _logged(words: str) -> Iterator[None]:
         yield
     except Exception:
         log.exception(words)
-
-
-def framed(event: str, fields: dict[str, Any]) -> bytes:
-    """A message as a server's WebSocket frames, the same for every client: unmasked, uncompressed."""
-    parts = packet.Packet(packet.EVENT, data=[event, fields], namespace="/").encode()
-    texts = parts if isinstance(parts, list) else [parts]
-    return b"".join(_frame(0x81, f"4{part}".encode()) if isinstance(part, str) else _frame(0x82, part)
-                    for part in texts)
-
-
-def _frame(kind: int, data: bytes) -> bytes:
-    """RFC 6455, section 5.2: a whole message in one frame."""
-    size = len(data)
-    if size < 126:
-        head = bytes((kind, size))
-    elif size < 65_536:
-        head = bytes((kind, 126)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((kind, 127)) + size.to_bytes(8, "big")
-    return head + data

@@ -9,7 +9,6 @@ import hmac
 import ipaddress
 import os
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 
 from models import store
 from models.info import BadInput
-from serving.limits import Bucket
+from serving.limits import Buckets
 from serving.settings import Settings
 
 Role = Literal["presenter", "viewer"]
@@ -29,7 +28,6 @@ ROLES: tuple[Role, Role] = ("presenter", "viewer")
 
 SHORTEST = 8                                   # letters of a token that somebody thought of
 AT_ONCE, EVERY = 10, 6.0                       # wrong guesses of one address; seconds until there is another
-ADDRESSES = 1000                               # that are remembered for their guesses
 COOKIE = 4096                                  # letters of all cookies that are looked through
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED",
              "HTTP_X_REAL_IP", "HTTP_VIA")
@@ -53,25 +51,19 @@ class TooMany(Exception):
 
 
 class Guesses:
-    """A few wrong guesses for each address, then one now and then; right ones are free."""
+    """A few wrong guesses for each network, then one now and then; right ones are free."""
 
     def __init__(self, clock: Callable[[], float] = monotonic):
-        self._clock, self._lock = clock, Lock()
-        self._left: OrderedDict[str, Bucket] = OrderedDict()
+        self._lock, self._left = Lock(), Buckets(1 / EVERY, AT_ONCE, clock)
 
     def right(self, address: str, is_right: Callable[[], bool]) -> bool:
         """Whether the guess is right; TooMany, without a look at it, when this address has none left."""
         with self._lock:
-            network = _network(address)
-            bucket = self._left.setdefault(network, Bucket(1 / EVERY, AT_ONCE, self._clock))
-            self._left.move_to_end(network)
-            if len(self._left) > ADDRESSES:
-                self._left.popitem(last=False)
-            if not bucket.take():
+            if not self._left.of(address).take():
                 raise TooMany
             found = is_right()
             if found:
-                del self._left[network]
+                self._left.forget(address)
             return found
 
 
@@ -156,15 +148,6 @@ def is_loopback(address: str) -> bool:
         return False
     inner = getattr(found, "ipv4_mapped", None)
     return bool((inner or found).is_loopback)
-
-
-def _network(address: str) -> str:
-    """Whose guesses count together: an IPv6 address costs nothing, so its whole network is one."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:100]
-    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 
 
 def _digest(token: str) -> bytes:

@@ -1,13 +1,17 @@
-"""How much is enough: a token bucket, and what a line of the log may be."""
+"""How much is enough: a token bucket, one for each network, and what a line of the log may be."""
 from __future__ import annotations
 
+import ipaddress
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 from threading import Lock
 from time import monotonic
 
 LONGEST_LINE = 500                             # letters of one line of the log
 LINES, WINDOW = 5, 10.0                        # alike lines that are logged in so many seconds
+ADDRESSES = 1_000                              # networks that are counted apart at once
 KINDS = 200                                    # kinds of lines that are told apart
 LOGGERS = ("seewhy", "engineio.server", "socketio.server", "werkzeug")
 
@@ -42,6 +46,37 @@ class Bucket:
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._since) * self._rate)
         self._since = now
+
+
+class Buckets:
+    """A bucket for each network that somebody comes from; beyond ADDRESSES the oldest is forgotten."""
+
+    def __init__(self, rate: float, most: float, clock: Callable[[], float] = monotonic):
+        self._new = partial(Bucket, rate, most, clock)
+        self._of: OrderedDict[str, Bucket] = OrderedDict()
+
+    def of(self, address: str) -> Bucket:
+        """The bucket of whoever comes from there; the caller sees to it that one thread asks at a time."""
+        network = _network(address)
+        if network not in self._of:
+            self._of[network] = self._new()
+        self._of.move_to_end(network)
+        while len(self._of) > ADDRESSES:
+            self._of.popitem(last=False)
+        return self._of[network]
+
+    def forget(self, address: str) -> None:
+        """What was taken from there counts no more."""
+        self._of.pop(_network(address), None)
+
+
+def _network(address: str) -> str:
+    """Who counts as one: an IPv6 address costs nothing, so its whole network does."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:100]
+    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 
 
 class Calm(logging.Filter):

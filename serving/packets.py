@@ -1,4 +1,4 @@
-"""What a client may say on the wire: a short JSON text, and at most one attachment.
+"""What a client may say on the wire, a short JSON text and at most one attachment; and how it is told.
 
 Everything here is bounded before anything is made of it. What no honest page says is Bad; a message that
 could be understood, but for a value in it, is Unfit: a sentence for the client, with the number it sent.
@@ -157,3 +157,23 @@ def _check_text(text: str) -> None:
         except UnicodeEncodeError:
             raise Unfit("expected a text in Unicode, got half of a surrogate pair in it; send whole letters"
                         ) from None
+
+
+def framed(event: str, fields: dict[str, Any]) -> bytes:
+    """A message as a server's WebSocket frames, the same for every client: unmasked, uncompressed."""
+    parts = packet.Packet(packet.EVENT, data=[event, fields], namespace="/").encode()
+    texts = parts if isinstance(parts, list) else [parts]
+    return b"".join(_frame(0x81, f"4{part}".encode()) if isinstance(part, str) else _frame(0x82, part)
+                    for part in texts)
+
+
+def _frame(kind: int, data: bytes) -> bytes:
+    """RFC 6455, section 5.2: a whole message in one frame."""
+    size = len(data)
+    if size < 126:
+        head = bytes((kind, size))
+    elif size < 65_536:
+        head = bytes((kind, 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((kind, 127)) + size.to_bytes(8, "big")
+    return head + data

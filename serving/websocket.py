@@ -272,7 +272,8 @@ class Wire:
         with self._sending:
             if self._hung_up and not isinstance(event, events.CloseConnection):
                 raise OSError("the connection is closed")
-            rest, since = memoryview(b"".join((self._rest, self._ws.send(event)))), monotonic()
+            data, since = self._ws.send(event), monotonic()
+            rest = memoryview(b"".join((self._rest, data)) if self._rest else data)
             self._rest, self._owed = memoryview(b""), max(0, self._owed + owed)
             while rest:
                 try:

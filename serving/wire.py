@@ -33,6 +33,7 @@ READ = {"werkzeug": "3.1", "wsproto": "1.3", "python-engineio": "4.15", "python-
 """The versions whose source was read; another one may still do, when relied_on finds what is looked for."""
 MASK_BYTES = 2_000_000                         # the largest of all that a page sends
 PING_TIMEOUT = 40                              # seconds; a server may be held up for thirty of them
+CLOSING = {"message": "the server is closing; this page connects again by itself when it is back"}
 BEYOND_LIMITS = 500_000                        # what is only a little too large gets an answer in words
 
 

@@ -130,11 +130,11 @@ class CaptionModel:
 
     def _picture(self, features: Features) -> Any:
         """What is seen of these features; a caption, its words and their maps ask in turn."""
-        maps = features.maps[0]
-        if self._seen is None or self._seen[0] is not maps or self._seen[1] != maps._version:
+        maps, seen = features.maps[0], self._seen
+        if seen is None or seen[0] is not maps or seen[1] != maps._version:
             with torch.no_grad():
-                self._seen = maps, maps._version, self.speech.look(_rows(maps.detach()))
-        return self._seen[2]
+                seen = self._seen = maps, maps._version, self.speech.look(_rows(maps.detach()))
+        return seen[2]
 
     def _look_at_colour(self, colour: tuple[int, ...]) -> Any:
         """What is seen of a canvas of one colour: the picture replaced by its mean."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models import compiled
+from models.base import Features
 from models.captioner.decoder import END, START, Decoder, Memory, Picture
 from models.captioner.search import IMPOSSIBLE
 
@@ -64,33 +65,31 @@ class Speaker:
         return torch.from_numpy(log_p), tuple(map(torch.from_numpy, after))
 
     def follow(self, picture: Picture, words: Sequence[int]) -> Tensor:
-        """The way through a caption; the last one's is kept, because its gradients are asked for next."""
         if self._ways is None or torch.is_grad_enabled():
             return self.decoder.follow(picture, words)
-        looked, memory = _arrays(LOOKED, picture), [part.numpy() for part in self.first(picture)]
-        steps = []
-        for word in (START, *words[:-1]):
-            steps.append(self._ways.there({**looked, "words": np.full((len(picture.values), 1), word),
-                                           **dict(zip(MEMORY, memory, strict=True))}))
-            memory = steps[-1][2:]
-        log_p = torch.from_numpy(np.concatenate([s[0] for s in steps], 1))
-        self._said = Said(picture, tuple(words), log_p[0], [s[1] for s in steps], [s[2:] for s in steps])
-        return log_p
+        return self._walk(self._ways, picture, tuple(words))[1]
 
     def channel_gradients(self, picture: Picture, words: Sequence[int]) -> Tensor:
         if self._ways is None:
             return self.decoder.channel_gradients(picture, words)
         with torch.inference_mode():
-            return self._gradients(self._ways, picture, self._followed(picture, tuple(words)))
+            said = self._said                  # of this picture first, if several were asked about
+            if said is None or said.words != tuple(words) or not torch.equal(
+                    said.picture.values[:1], picture.values):
+                said, _ = self._walk(self._ways, picture, tuple(words))
+            return self._gradients(self._ways, picture, said)
 
-    def _followed(self, picture: Picture, words: tuple[int, ...]) -> Said:
-        """The caption followed, of this picture first, if of several."""
-        said = self._said
-        if said is None or said.words != words or not torch.equal(said.picture.values[:1], picture.values):
-            self.follow(picture, words)
-            said = self._said
-        assert said is not None
-        return said
+    def _walk(self, ways: Ways, picture: Picture, words: tuple[int, ...]) -> tuple[Said, Tensor]:
+        """The way through a caption; the last one's is kept, because its gradients are asked for next."""
+        looked, memory = _arrays(LOOKED, picture), [part.numpy() for part in self.first(picture)]
+        steps = []
+        for word in (START, *words[:-1]):
+            steps.append(ways.there({**looked, "words": np.full((len(picture.values), 1), word),
+                                     **dict(zip(MEMORY, memory, strict=True))}))
+            memory = steps[-1][2:]
+        log_p = torch.from_numpy(np.concatenate([s[0] for s in steps], 1))
+        said = self._said = Said(picture, words, log_p[0], [s[1] for s in steps], [s[2:] for s in steps])
+        return said, log_p
 
     def _gradients(self, ways: Ways, picture: Picture, said: Said) -> Tensor:
         """TxC; Decoder.channel_gradients says of what."""
@@ -133,8 +132,9 @@ class Speaker:
 
     def compile(self) -> None:
         """Both ways, seen to do what the decoder does."""
-        if self.state == compiled.NOT_YET:
-            self._ways, self.state = compiled.attempted(self._made, type(self.decoder).__name__)
+        with compiled.one_by_one:
+            if self.state == compiled.NOT_YET:
+                self._ways, self.state = compiled.attempted(self._made, type(self.decoder).__name__)
 
     def _made(self) -> Ways:
         compiled.not_beside_cpu(self.decoder.parameters())
@@ -162,10 +162,7 @@ def example(decoder: Decoder) -> Tensor:
 
 def agree(ours: Tensor, theirs: Tensor) -> None:
     """Nothing, or an error that says how far they are apart; what is never said is as good as zero."""
-    both = [torch.where(part > IMPOSSIBLE, part, 0) for part in (ours, theirs)]
-    off = float((both[0] - both[1]).abs().max() / both[1].abs().max().clamp(min=1e-12))
-    if not off <= compiled.CLOSE:
-        raise ValueError(f"it differs from torch by {off:.2g} of the largest number")
+    compiled.close(*(Features(rest=(torch.where(part > IMPOSSIBLE, part, 0),)) for part in (ours, theirs)))
 
 
 def _arrays(names: Sequence[str], tensors: Sequence[Tensor]) -> dict[str, np.ndarray]:

@@ -40,6 +40,14 @@ def words(page: Page, where: str = "#caption-words") -> list[str]:
     return [w for w in page.locator(f"{where} button:visible").all_inner_texts() if w]
 
 
+def live_caption(page: Page, show: Show, picture: np.ndarray, besides: str = "true") -> Page:
+    """The camera is on, sees that picture and has said what it is."""
+    show(picture)
+    page.click("#camera")
+    until(page, f"state.source === 'camera' && state.result?.words && {besides}", seconds=60)
+    return page
+
+
 def done(page: Page, target: str | None = None) -> None:
     """The finished map of that target (of any, without one) is on the stage."""
     until(page, "state.picture?.result && state.explanation?.done", seconds=60)
@@ -50,10 +58,7 @@ def done(page: Page, target: str | None = None) -> None:
 
 def test_the_heat_walks_along_the_live_sentence(captioning: Page, show: Show,
                                                 before_camera: np.ndarray) -> None:
-    page = captioning
-    show(before_camera)
-    page.click("#camera")
-    until(page, "state.source === 'camera' && state.result?.words && state.explanation?.shape", seconds=60)
+    page = live_caption(captioning, show, before_camera, "state.explanation?.shape")
     assert state(page, "method") == "word_maps"
     live = words(page)
     assert 3 <= len(live) <= 20 and " ".join(live) == state(page, "result.caption")
@@ -74,10 +79,7 @@ def test_the_heat_walks_along_the_live_sentence(captioning: Page, show: Show,
 
 def test_camera_to_caption_to_the_evidence_of_its_words(captioning: Page, show: Show,
                                                         before_camera: np.ndarray) -> None:
-    page = captioning
-    show(before_camera)
-    page.click("#camera")
-    until(page, "state.source === 'camera' && state.result?.words", seconds=60)
+    page = live_caption(captioning, show, before_camera)
     expect(page.locator("#caption-words button").first).to_be_visible()
     page.locator("#caption-words button:visible").nth(1).click()          # from now on this word's, live
     until(page, "state.source === 'camera' && state.explanation?.target === 'word:1'")

@@ -41,7 +41,7 @@ class Speaks(Linear):
         return Prediction("caption", words=tuple(Word(i, self.labels[i], 0.5) for i in words))
 
     def channel_gradients(self, features, target):
-        raise NotImplementedError
+        pytest.fail("what is asked about is found without a look at any map")
 
     def predict(self, features, canvas, **settings):
         return self.read(features, canvas, (1, 2))

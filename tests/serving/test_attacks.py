@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,13 @@ def unhurt(target: Target, record_property: Callable[[str, object], None]) -> It
     good.io.disconnect()
 
 
+def insist(times: int, say: Callable[[], None]) -> None:
+    """Say it again and again, until the other side has hung up."""
+    with suppress(OSError):
+        for _ in range(times):
+            say()
+
+
 @pytest.mark.parametrize("join", [True, False], ids=["joined", "not joined"])
 @pytest.mark.parametrize("kind", [TEXT, BINARY], ids=["text", "binary"])
 def test_a_message_of_200_megabytes_costs_nothing(target: Target, join: bool, kind: int) -> None:
@@ -102,11 +110,7 @@ class Collected:
 def test_attachments_that_were_forged_are_not_collected(target: Target, announced: str) -> None:
     memory, line = Memory(target.pid), Raw(target.url)
     line.text(announced)
-    for _ in range(100):
-        try:
-            line.frame(CHUNK)
-        except OSError:
-            break
+    insist(100, lambda: line.frame(CHUNK))
     assert line.is_hung_up()
     assert memory.growth() < MOST
 
@@ -118,11 +122,7 @@ def test_attachments_that_were_forged_are_not_collected(target: Target, announce
     "4" + "[" * 60_000], ids=["lists", "many", "objects", "bare"])
 def test_deep_json_is_a_sentence_or_nonsense(target: Target, text: str) -> None:
     memory, line = Memory(target.pid), Raw(target.url)
-    for _ in range(10):
-        try:
-            line.text(text)
-        except OSError:
-            break
+    insist(10, lambda: line.text(text))
     assert line.is_hung_up() and memory.growth() < MOST
 
 
@@ -196,10 +196,6 @@ def test_two_thousand_malformed_packets_are_a_few_lines_in_the_log(target: Targe
 def test_nonsense_keeps_no_place(target: Target, text: str) -> None:
     """No packet costs a second place, and who goes on is hung up on; `unhurt` counts who is left."""
     line = Raw(target.url)
-    for _ in range(30):
-        try:
-            line.text(text)
-        except OSError:
-            break
+    insist(30, lambda: line.text(text))
     assert line.is_hung_up()
     assert b"HTTP/1.1 500" not in line.heard
